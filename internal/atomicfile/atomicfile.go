@@ -12,9 +12,22 @@ import (
 // syncs it, renames it over the name and syncs the directory. On an error the old
 // content stays, and the temporary file is removed; after a crash in between, one
 // named like the file with a leading dot and a trailing ".tmp" may be left over.
-func Write(name string, data []byte, perm fs.FileMode) (err error) {
+func Write(name string, data []byte, perm fs.FileMode) error {
+	return WriteSteps(name, data, perm, nil)
+}
+
+// WriteSteps is Write for those who must show what a crash leaves: step, unless nil, is
+// called before each system call that changes the disk, with its name (create, write,
+// sync, rename, syncdir). An error from it is returned in place of the call.
+func WriteSteps(name string, data []byte, perm fs.FileMode, step func(op string) error) (err error) {
+	if step == nil {
+		step = func(string) error { return nil }
+	}
 	dir := filepath.Dir(name)
 	tmp := filepath.Join(dir, "."+filepath.Base(name)+".tmp")
+	if err = step("create"); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
 	if err != nil {
 		return err
@@ -24,9 +37,14 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 			os.Remove(tmp)
 		}
 	}()
-	_, err = f.Write(data)
+	if err = step("write"); err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil {
 		err = f.Chmod(perm) // the name may have been left over with other rights
+	}
+	if err == nil {
+		err = step("sync")
 	}
 	if err == nil {
 		err = f.Sync()
@@ -34,7 +52,13 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	if err = step("rename"); err != nil {
+		return err
+	}
 	if err = os.Rename(tmp, name); err != nil {
+		return err
+	}
+	if err = step("syncdir"); err != nil {
 		return err
 	}
 	return SyncDir(dir)
