@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // Merged returns the app as it runs on a node: with the overrides that match it
@@ -16,6 +17,7 @@ import (
 // override may set what no container of the repo could.
 func (a *App) Merged(name string, n Node) (merged App, key string, err error) {
 	merged = *a
+	key = a.MergeKey(name, n)
 	merged.Override = nil
 	merged.Container = maps.Clone(a.Container)
 	for i := range a.Override {
@@ -23,7 +25,6 @@ func (a *App) Merged(name string, n Node) (merged App, key string, err error) {
 		if !o.on(name, n) {
 			continue
 		}
-		key += fmt.Sprintf("%d,", i)
 		for _, cname := range slices.Sorted(maps.Keys(o.Container)) {
 			c, ok := merged.Container[cname]
 			if !ok {
@@ -35,6 +36,17 @@ func (a *App) Merged(name string, n Node) (merged App, key string, err error) {
 		}
 	}
 	return merged, key, nil
+}
+
+// MergeKey returns the key that Merged would, without merging: whoever keeps one
+// merged app a key need not merge for every node.
+func (a *App) MergeKey(name string, n Node) (key string) {
+	for i := range a.Override {
+		if a.Override[i].on(name, n) {
+			key += strconv.Itoa(i) + ","
+		}
+	}
+	return key
 }
 
 func patch(c Container, p json.RawMessage) (Container, error) {

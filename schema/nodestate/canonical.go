@@ -23,7 +23,7 @@ func (a *App) Canonical() ([]byte, error) {
 	if err := a.Check(); err != nil {
 		return nil, err
 	}
-	return bounded(a.append(nil))
+	return bounded(a.Append(nil))
 }
 
 // Join returns the canonical bytes of the state as if it held the apps that are
@@ -35,7 +35,7 @@ func (s *State) Join(dst []byte, apps [][]byte) []byte {
 }
 
 func (s *State) append(dst []byte) []byte {
-	return s.frame(dst, len(s.Apps), func(b []byte, i int) []byte { return s.Apps[i].append(b) })
+	return s.frame(dst, len(s.Apps), func(b []byte, i int) []byte { return s.Apps[i].Append(b) })
 }
 
 // frame writes the members of the state around its apps; here and below members come
@@ -65,7 +65,8 @@ func (s *State) frame(b []byte, apps int, app func([]byte, int) []byte) []byte {
 	return append(b, '}')
 }
 
-func (a *App) append(b []byte) []byte {
+// Append appends the canonical bytes of an app that was checked before.
+func (a *App) Append(b []byte) []byte {
 	b = append(key(append(b, '{'), "containers"), '[')
 	for i := range a.Containers {
 		b = a.Containers[i].append(next(b))

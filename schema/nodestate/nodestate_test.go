@@ -106,7 +106,7 @@ func TestCanonicalIsRFC8785(t *testing.T) {
 		}
 		apps := make([][]byte, len(s.Apps))
 		for i := range s.Apps {
-			apps[i] = s.Apps[i].append(nil)
+			apps[i] = s.Apps[i].Append(nil)
 		}
 		head := *s
 		head.Apps = nil
