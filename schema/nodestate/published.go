@@ -47,20 +47,6 @@ const (
 	MaxTrustSize    = 4 << 20  // the trust manifest, or one blob of it
 )
 
-// NodeRepository returns the repository of a node's states below a prefix; the
-// prefix may be empty.
-func NodeRepository(prefix, node string) string { return join(prefix, "nodes/"+node) }
-
-// TrustRepository returns the repository of the root documents below a prefix.
-func TrustRepository(prefix string) string { return join(prefix, "trust") }
-
-func join(prefix, rest string) string {
-	if prefix == "" {
-		return rest
-	}
-	return prefix + "/" + rest
-}
-
 // Descriptor is an OCI content descriptor; Data inlines the content itself.
 type Descriptor struct {
 	MediaType    string            `json:"mediaType"`
