@@ -1,0 +1,130 @@
+package containerd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	shimlog "github.com/containerd/containerd/v2/core/runtime/v2/logging"
+	"github.com/containerd/nerdctl/v2/pkg/clientutil"
+	"github.com/containerd/nerdctl/v2/pkg/logging"
+	"github.com/containerd/nerdctl/v2/pkg/ocihook"
+	"golang.org/x/sys/unix"
+)
+
+// hookArgs are the settings that the hook process gets on its command line: it sees
+// nothing of ours.
+type hookArgs struct{ dataRoot, address, cniPath, netConfDir string }
+
+func (h *hookArgs) flags() *flag.FlagSet {
+	fs := flag.NewFlagSet("oci-hook", flag.ContinueOnError)
+	fs.StringVar(&h.dataRoot, "data-root", "", "")
+	fs.StringVar(&h.address, "address", "", "")
+	fs.StringVar(&h.cniPath, "cni-path", "", "")
+	fs.StringVar(&h.netConfDir, "cni-netconfpath", "", "")
+	return fs
+}
+
+func (h *hookArgs) list() []string {
+	return []string{"--data-root=" + h.dataRoot, "--address=" + h.address, "--cni-path=" + h.cniPath, "--cni-netconfpath=" + h.netConfDir}
+}
+
+// Reexec does the work of a container's logger or network hook if this process was
+// started as one. Call it first in main, and return when it says handled.
+func Reexec() (handled bool, err error) {
+	n := len(os.Args)
+	switch {
+	case n == 3 && os.Args[1] == logging.MagicArgv1:
+		shimlog.Run(logger(os.Args[2])) // exits
+		return true, nil
+	case n >= 4 && os.Args[n-3] == "internal" && os.Args[n-2] == "oci-hook":
+		return true, hook(os.Args[1:n-3], os.Args[n-1])
+	}
+	return false, nil
+}
+
+func hook(args []string, event string) error {
+	var h hookArgs
+	if err := h.flags().Parse(args); err != nil {
+		return fmt.Errorf("oci-hook: %w", err)
+	}
+	store, err := clientutil.DataStore(h.dataRoot, h.address)
+	if err != nil {
+		return fmt.Errorf("oci-hook: %w", err)
+	}
+	return ocihook.Run(os.Stdin, os.Stderr, event, store, h.cniPath, h.netConfDir, "")
+}
+
+// maxLine bounds one log line; longer ones are cut into several.
+const maxLine = 16 << 10
+
+// logger runs nerdctl's log driver until both streams end. nerdctl's own asks
+// containerd when the container ends, and dies with it: the container's next line
+// would kill it by SIGPIPE.
+func logger(dataStore string) shimlog.LoggerFunc {
+	return func(ctx context.Context, cfg *shimlog.Config, ready func() error) error {
+		lc, err := logging.LoadLogConfig(dataStore, cfg.Namespace, cfg.ID)
+		if err != nil {
+			return err
+		}
+		driver, err := logging.GetDriver(lc.Driver, lc.Opts, lc.Address)
+		if err != nil {
+			return err
+		}
+		// held until the last line is written: whoever reads to the end waits for it
+		lock, err := os.OpenFile(filepath.Join(dataStore, "containers", cfg.Namespace, cfg.ID, "logger-lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			return fmt.Errorf("lock the log: %w", err)
+		}
+		if err := driver.PreProcess(ctx, dataStore, cfg); err != nil {
+			return err
+		}
+		if err := ready(); err != nil {
+			return err
+		}
+		stdout, stderr := make(chan string, 64), make(chan string, 64)
+		var wg sync.WaitGroup
+		wg.Go(func() { pump(cfg.Stdout, stdout) })
+		wg.Go(func() { pump(cfg.Stderr, stderr) })
+		err = driver.Process(stdout, stderr)
+		// a driver that gave up must not block the container: read on and drop
+		wg.Go(func() { drain(stdout) })
+		wg.Go(func() { drain(stderr) })
+		wg.Wait()
+		return errors.Join(err, driver.PostProcess())
+	}
+}
+
+// pump sends lines of at most maxLine bytes until the stream ends.
+func pump(r io.Reader, lines chan<- string) {
+	defer close(lines)
+	br := bufio.NewReaderSize(r, maxLine)
+	for {
+		b, err := br.ReadSlice('\n')
+		if len(b) > 0 {
+			s := string(b)
+			if errors.Is(err, bufio.ErrBufferFull) {
+				s += "\n"
+			}
+			lines <- s
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
+
+func drain(c <-chan string) {
+	for range c {
+	}
+}

@@ -1,0 +1,206 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/nerdctl/v2/pkg/cmd/container"
+	"github.com/containerd/nerdctl/v2/pkg/containerutil"
+	"github.com/containerd/nerdctl/v2/pkg/labels"
+	"github.com/containerd/nerdctl/v2/pkg/taskutil"
+
+	"selvedge/edge/apply"
+)
+
+// stopBound is how long a container may take to be gone after its kill.
+const stopBound = 20 * time.Second
+
+// Start brings a container up: resumed, started again or created.
+func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, error) {
+	ctx, c, err := r.open(ctx)
+	if err != nil {
+		return apply.Instance{}, err
+	}
+	r.making.RLock()
+	defer r.making.RUnlock()
+	have, err := c.Containers(ctx, fmt.Sprintf("labels.%q==%q,labels.%q==%q", labelApp, s.App, labelContainer, s.Container.Name))
+	if err != nil {
+		return apply.Instance{}, r.wrap("look for it", err)
+	}
+	var made client.Container
+	fresh := false
+	for _, h := range have {
+		lab, err := h.Labels(ctx)
+		if err != nil {
+			return apply.Instance{}, r.wrap("look for it", err)
+		}
+		if lab[labelHash] != s.Hash {
+			return apply.Instance{}, fmt.Errorf("an older version of it (%.12s) is still there; it is removed first", h.ID())
+		}
+		made = h
+	}
+	if made == nil {
+		if err := freePorts(s.Container.Ports); err != nil {
+			return apply.Instance{}, err
+		}
+		if made, err = r.create(ctx, c, s); err != nil {
+			return apply.Instance{}, err
+		}
+		fresh = true
+	}
+	if err := r.up(ctx, c, made, s, fresh); err != nil {
+		if fresh { // it never ran: keep nothing of it
+			err = errors.Join(err, r.remove(context.WithoutCancel(ctx), c, made))
+		}
+		return apply.Instance{}, err
+	}
+	store, err := r.store()
+	if err != nil {
+		return apply.Instance{}, err
+	}
+	i := apply.Instance{ID: made.ID(), App: s.App, Container: s.Container.Name, Hash: s.Hash, Image: s.Container.Image,
+		Generation: s.Generation, State: apply.Running, Since: startedAt(store, r.c.Namespace, made.ID()),
+		Address: address(store, r.c.Namespace, made.ID(), s.Container.Network)}
+	return i, nil
+}
+
+// up makes a task run, whatever state it is in.
+func (r *Runtime) up(ctx context.Context, c *client.Client, made client.Container, s apply.Spec, fresh bool) error {
+	if !fresh {
+		switch st, err := taskState(ctx, made); {
+		case err != nil:
+			return r.wrap("ask for its state", err)
+		case st == client.Running:
+			return nil
+		case st == client.Paused || st == client.Pausing:
+			t, err := made.Task(ctx, nil)
+			if err == nil {
+				err = t.Resume(ctx)
+			}
+			return r.wrap("resume it", err)
+		}
+		// an ended task holds its ports until it is deleted
+		if err := r.deleteTask(ctx, made); err != nil {
+			return err
+		}
+		if err := r.prepareMounts(s.Container); err != nil {
+			return err
+		}
+		if err := freePorts(s.Container.Ports); err != nil {
+			return err
+		}
+	}
+	lab, err := made.Labels(ctx)
+	if err != nil {
+		return r.wrap("read its labels", err)
+	}
+	if s.Container.Restart == "never" && lab[labelStarted] == "" {
+		// written before it starts: after a power cut it must not run a second time
+		if _, err := made.SetLabels(ctx, map[string]string{labelStarted: "true"}); err != nil {
+			return r.wrap("mark it as started", err)
+		}
+	}
+	task, err := taskutil.NewTask(ctx, c, made, taskutil.TaskOptions{IsDetach: true, LogURI: lab[labels.LogURI], Namespace: r.c.Namespace})
+	if err != nil {
+		return r.wrap("start it", explain(err))
+	}
+	if err := task.Start(ctx); err != nil {
+		return r.wrap("start it", errors.Join(explain(err), r.deleteTask(context.WithoutCancel(ctx), made)))
+	}
+	return nil
+}
+
+// taskState returns the state of the container's task; Created if it has none.
+func taskState(ctx context.Context, c client.Container) (client.ProcessStatus, error) {
+	t, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return client.Created, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	st, err := t.Status(ctx)
+	if errdefs.IsNotFound(err) {
+		return client.Created, nil
+	}
+	return st.Status, err
+}
+
+// deleteTask removes what is left of an ended task: network, ports, shim.
+func (r *Runtime) deleteTask(ctx context.Context, c client.Container) error {
+	t, err := c.Task(ctx, cio.Load)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return r.wrap("clear its last run", err)
+	}
+	if _, err := t.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+		return r.wrap("clear its last run", err)
+	}
+	return nil
+}
+
+// Stop ends a container by its signal, then by force, and deletes its task: until
+// then its ports stay taken.
+func (r *Runtime) Stop(ctx context.Context, id string, keep bool) error {
+	ctx, c, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	r.making.RLock()
+	defer r.making.RUnlock()
+	made, err := c.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return r.wrap("look for it", err)
+	}
+	lab, err := made.Labels(ctx)
+	if err != nil {
+		return r.wrap("read its labels", err)
+	}
+	grace := time.Duration(number(lab[labelStopMS])) * time.Millisecond
+	bound, cancel := context.WithTimeout(ctx, grace+stopBound)
+	defer cancel()
+	if err := containerutil.Stop(bound, made, &grace, ""); err != nil && !errdefs.IsNotFound(err) {
+		return r.wrap("stop it", err)
+	}
+	if err := r.deleteTask(bound, made); err != nil {
+		return err
+	}
+	if keep {
+		return nil
+	}
+	return r.remove(bound, c, made)
+}
+
+// remove deletes a container whose task has ended, and what nerdctl forgets.
+func (r *Runtime) remove(ctx context.Context, c *client.Client, made client.Container) error {
+	if err := container.RemoveContainer(ctx, made, r.globals(), true, true, c); err != nil && !errdefs.IsNotFound(err) {
+		return r.wrap("remove it", err)
+	}
+	return r.sweepOne(made.ID())
+}
+
+// explain adds what to do to errors that runc words badly.
+func explain(err error) error {
+	for _, h := range []struct{ has, hint string }{
+		{"executable file not found", "correct command, or the image's entrypoint"},
+		{"exec format error", "the image is for another processor"},
+		{"no such file or directory", "is its program in the image, statically linked or with its libraries?"},
+		{"failed to call cni.Setup", "the bridge network cannot be set up; see " + filepath.Join("/run", "selvedge") + " and the agent's log"},
+	} {
+		if err != nil && contains(err, h.has) {
+			return fmt.Errorf("%w; %s", err, h.hint)
+		}
+	}
+	return err
+}

@@ -1,0 +1,267 @@
+package containerd
+
+import (
+	"context"
+	"crypto/sha512"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/nerdctl/v2/pkg/namestore"
+	"github.com/containerd/nerdctl/v2/pkg/store"
+)
+
+// containerID is what nerdctl names containers: everything swept must look like it.
+var containerID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// note remembers a container before it gets rules and ports, so that a later
+// process can sweep after it even if this one dies.
+func (r *Runtime) note(id string) error {
+	if err := os.MkdirAll(r.journal(), 0o700); err != nil {
+		return fmt.Errorf("note container %.12s: %w", id, err)
+	}
+	if err := os.WriteFile(filepath.Join(r.journal(), id), nil, 0o600); err != nil {
+		return fmt.Errorf("note container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+func (r *Runtime) journal() string { return filepath.Join(r.c.DataDir, "journal") }
+
+// sweepOnce cleans up after earlier processes, at the first look.
+func (r *Runtime) sweepOnce(ctx context.Context, c *client.Client, dataStore string) error {
+	r.mu.Lock()
+	done := r.swept
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	r.making.Lock()
+	defer r.making.Unlock()
+	list, err := c.ContainerService().List(ctx)
+	if err != nil {
+		return r.wrap("list containers", err)
+	}
+	alive := map[string]bool{}
+	for _, x := range list {
+		alive[x.ID] = true
+	}
+	var errs []error
+	for _, dir := range []string{r.journal(), filepath.Join(dataStore, "containers", r.c.Namespace), filepath.Join(dataStore, "etchosts", r.c.Namespace), r.runFolder()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if containerID.MatchString(e.Name()) && !alive[e.Name()] {
+				r.log.Info("sweeping what an interrupted run left", "id", e.Name())
+				errs = append(errs, r.sweepOne(e.Name()))
+			}
+		}
+	}
+	names, err := os.ReadDir(filepath.Join(dataStore, "names", r.c.Namespace))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), ".") || n.IsDir() {
+			continue
+		}
+		errs = append(errs, r.freeName(ctx, c, n.Name()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.log.Warn("some leftovers stay", "error", err)
+	}
+	r.mu.Lock()
+	r.swept = true
+	r.mu.Unlock()
+	return nil
+}
+
+// freeName releases a name whose container does not exist: a crash between taking
+// the name and making the container leaves such a ghost.
+func (r *Runtime) freeName(ctx context.Context, c *client.Client, name string) error {
+	dataStore, err := r.store()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(dataStore, "names", r.c.Namespace, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("check the name %s: %w", name, err)
+	}
+	id := strings.TrimSpace(string(b))
+	if id != "" {
+		list, err := c.ContainerService().List(ctx, "id=="+strconv.Quote(id))
+		if err != nil {
+			return r.wrap("check the name "+name, err)
+		}
+		if len(list) > 0 {
+			return nil
+		}
+	}
+	ns, err := namestore.New(dataStore, r.c.Namespace)
+	if err != nil {
+		return fmt.Errorf("free the name %s: %w", name, err)
+	}
+	if err := ns.Release(name, id); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("free the name %s: %w", name, err)
+	}
+	return nil
+}
+
+// runFolder is where nerdctl keeps the pids of the processes that hold ports.
+func (r *Runtime) runFolder() string { return filepath.Join("/run/nerdctl", r.c.Namespace) }
+
+// sweepOne removes what nerdctl and the CNI plugins leave of a removed container.
+// Everything is found by the container's own ID.
+func (r *Runtime) sweepOne(id string) error {
+	if !containerID.MatchString(id) {
+		return fmt.Errorf("sweep %q: not a container's ID", id)
+	}
+	dataStore, err := r.store()
+	if err != nil {
+		return err
+	}
+	full := r.c.Namespace + "-" + id
+	errs := []error{r.dropChains(full), endReserver(filepath.Join(r.runFolder(), id, "port-reserver.pid")), r.dropLease(full)}
+	for _, path := range []string{
+		filepath.Join(r.runFolder(), id),
+		filepath.Join(dataStore, "containers", r.c.Namespace, id),
+		filepath.Join(dataStore, "etchosts", r.c.Namespace, id),
+		filepath.Join("/var/lib/cni/results", networkName+"-"+full+"-eth0"),
+		filepath.Join("/var/lib/cni/results", "cni-loopback-"+full+"-lo"),
+	} {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	_ = os.Remove(r.runFolder()) // if it is empty
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sweep after container %.12s: %w", id, err)
+	}
+	if err := os.Remove(filepath.Join(r.journal(), id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sweep after container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// endReserver ends the process that held a container's ports, if it still does.
+func endReserver(pidFile string) error {
+	b, err := os.ReadFile(pidFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return nil // nothing that could be ended safely
+	}
+	// the number may be another's by now
+	cmd, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || string(cmd) != "sleep\x00infinity\x00" {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// dropLease frees the address that host-local noted for a container.
+func (r *Runtime) dropLease(full string) error {
+	dir := filepath.Join(r.c.RunDir, "leases", networkName)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if b, rerr := os.ReadFile(name); rerr == nil && strings.HasPrefix(string(b), full) {
+			err = errors.Join(err, os.Remove(name))
+		}
+	}
+	return err
+}
+
+// chainNames are the names that the bridge and portmap plugins give a container's
+// chains (containernetworking/plugins pkg/utils: prefix and hash, 28 bytes).
+func chainNames(full string) []string {
+	sum := fmt.Sprintf("%x", sha512.Sum512([]byte(networkName+full)))
+	return []string{"CNI-" + sum[:24], "CNI-DN-" + sum[:21]}
+}
+
+// dropChains removes the chains of a container from the nat table, with the rules
+// that lead to them.
+func (r *Runtime) dropChains(full string) error {
+	out, err := iptables("-t", "nat", "-S")
+	if err != nil {
+		return err
+	}
+	for _, chain := range chainNames(full) {
+		if !strings.Contains(out, "-N "+chain+"\n") {
+			continue
+		}
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "-A ") && strings.HasSuffix(strings.TrimSpace(line), "-j "+chain) {
+				if _, err := iptables(append([]string{"-t", "nat", "-D"}, words(strings.TrimSpace(line)[3:])...)...); err != nil {
+					return err
+				}
+			}
+		}
+		for _, do := range []string{"-F", "-X"} {
+			if _, err := iptables("-t", "nat", do, chain); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// words splits a rule as iptables prints it, with its quoted comments.
+func words(s string) []string {
+	var out []string
+	var b strings.Builder
+	quoted, some := false, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			i++
+			b.WriteByte(s[i])
+			some = true
+		case c == '"':
+			quoted, some = !quoted, true
+		case c == ' ' && !quoted:
+			if some {
+				out = append(out, b.String())
+			}
+			b.Reset()
+			some = false
+		default:
+			b.WriteByte(c)
+			some = true
+		}
+	}
+	if some {
+		out = append(out, b.String())
+	}
+	return out
+}
+
+func iptables(args ...string) (string, error) {
+	out, err := exec.Command("iptables", append([]string{"-w", "5"}, args...)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("iptables %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}

@@ -1,0 +1,34 @@
+package apply
+
+import (
+	"context"
+	"errors"
+
+	"selvedge/edge/verify"
+)
+
+var errNoState = errors.New("there is no verified state to run")
+
+// Apply makes the node run a state and waits for the outcome: nil when every app
+// that it changes is healthy, *Unhealthy when one is not by its deadline, another
+// error when that cannot be told (an image that cannot be pulled, the runtime away,
+// the context over) and a later try may succeed. All images are pulled before
+// anything is touched. After *Unhealthy the caller applies the last good state.
+//
+// Run must be running. One Apply goes on at a time; others wait.
+func (a *Applier) Apply(ctx context.Context, s verify.State) error {
+	if s.IsZero() {
+		return errNoState
+	}
+	return a.apply(ctx, s.Desired(), s.Generation(), s.Digest())
+}
+
+// Start makes the node run a state that was good before, at the agent's start. It
+// pulls nothing, waits for no verdict and may be called before Run; containers that
+// still run are adopted as they are.
+func (a *Applier) Start(ctx context.Context, s verify.State) error {
+	if s.IsZero() {
+		return errNoState
+	}
+	return a.start(ctx, s.Desired(), s.Generation(), s.Digest())
+}
