@@ -15,6 +15,9 @@ const EmptyContent = "{}"
 // MaxGeneration is the highest integer that JSON carries everywhere (RFC 8785).
 const MaxGeneration = 1 << 53
 
+// ErrMismatch is wrapped by the error about a descriptor that belongs to other content.
+var ErrMismatch = errors.New("content does not match")
+
 // Unpacked is what a signed manifest inlines. Sizes and digests agree with each
 // other, but nothing is verified: who signed is still to be asked of Bundle.
 type Unpacked struct {
@@ -164,7 +167,7 @@ func (d *Descriptor) inlined(mediaType string) error {
 		return errors.New("not inlined")
 	}
 	if got := Digest(d.Data); got != d.Digest || int64(len(d.Data)) != d.Size {
-		return fmt.Errorf("%d bytes with digest %s; the descriptor says %d bytes, %q", len(d.Data), got, d.Size, clip(d.Digest))
+		return fmt.Errorf("%w: %d bytes with digest %s; the descriptor says %d bytes, %q", ErrMismatch, len(d.Data), got, d.Size, clip(d.Digest))
 	}
 	return nil
 }
