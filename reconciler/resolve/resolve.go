@@ -1,0 +1,200 @@
+package resolve
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"selvedge/schema/fleet"
+	"selvedge/schema/nodestate"
+)
+
+// Accepted is who holds which name and key since the last commit that was resolved.
+// It is small, and its JSON form is what a reconciler keeps over a restart.
+type Accepted struct {
+	Nodes map[string]string `json:"nodes"` // node → path of its workspace
+	Keys  map[string]string `json:"keys"`  // public key → node
+}
+
+// Config holds the bounds of a Resolver.
+type Config struct {
+	// MaxWorkspaceBytes bounds the states of one workspace together, since a small file
+	// on many nodes makes much. 0 means 256 MiB.
+	MaxWorkspaceBytes int64
+	// MaxProblems bounds what is said about one workspace. 0 means 100.
+	MaxProblems int
+}
+
+// Rendered is the desired state of one node. Its bytes are kept in parts that the nodes of
+// a workspace share.
+type Rendered struct {
+	Node      string
+	Workspace string // path
+	Digest    string // of the canonical bytes
+
+	head *nodestate.State
+	apps [][]byte
+}
+
+// Bytes returns the canonical bytes, made anew by every call.
+func (r Rendered) Bytes() []byte {
+	if r.head == nil {
+		return nil
+	}
+	return r.head.Join(nil, r.apps)
+}
+
+// Held is a node that keeps its last state.
+type Held struct {
+	Workspace string // the one that last had it accepted
+	Why       string // the first problem of the refused workspace
+}
+
+// Result is a resolved fleet.
+type Result struct {
+	Nodes    map[string]Rendered
+	Held     map[string]Held
+	Awaiting []string // nodes without an identity, sorted
+	Accepted Accepted // what to give to the next Resolve
+	Refused  []string // paths of refused workspaces, sorted
+	// Problems are those that resolving found; those of the evaluation are in the fleet.
+	Problems []fleet.Problem
+}
+
+// Resolver resolves fleets one after the other. It is not safe for concurrent use.
+type Resolver struct {
+	cfg  Config
+	memo map[string]*workspace // by path
+}
+
+// New returns a resolver that remembers nothing yet.
+func New(cfg Config) *Resolver {
+	if cfg.MaxWorkspaceBytes <= 0 {
+		cfg.MaxWorkspaceBytes = 256 << 20
+	}
+	if cfg.MaxProblems <= 0 {
+		cfg.MaxProblems = 100
+	}
+	return &Resolver{cfg: cfg, memo: map[string]*workspace{}}
+}
+
+// Resolve computes the states of a fleet. The zero Accepted stands for a platform that has
+// accepted nothing yet.
+func (r *Resolver) Resolve(f *fleet.Fleet, before Accepted) *Result {
+	all := make(map[string]*workspace, len(f.Workspaces))
+	for path, src := range f.Workspaces {
+		w := r.memo[path]
+		if w == nil || src.ID == "" || w.id != src.ID || (w.src.Unit == nil) != (src.Unit == nil) {
+			w = render(r.cfg, path, src)
+		}
+		w.src = src // the same values, and the older ones can be freed
+		all[path] = w
+	}
+	r.memo = all
+	return join(f, all, before)
+}
+
+// Render computes the state of one node, as Resolve does, from its workspace alone:
+// whether its name and key belong to it is not asked.
+func Render(f *fleet.Fleet, node string) (Rendered, error) {
+	var in []string
+	for path, src := range f.Workspaces {
+		if src.Unit == nil {
+			continue
+		}
+		if _, ok := src.Unit.Node[node]; ok {
+			in = append(in, path)
+		}
+	}
+	slices.Sort(in)
+	switch len(in) {
+	case 0:
+		return Rendered{}, fmt.Errorf("node %q: no accepted workspace declares it", node)
+	case 1:
+	default:
+		return Rendered{}, fmt.Errorf("node %q: declared in %v; node names are unique in the whole platform: rename all but one", node, in)
+	}
+	w := render(New(Config{}).cfg, in[0], f.Workspaces[in[0]])
+	if w.refused {
+		return Rendered{}, fmt.Errorf("node %q: its workspace is refused: %s", node, w.why())
+	}
+	got, ok := w.nodes[node]
+	if !ok {
+		return Rendered{}, fmt.Errorf("node %q: it has no identity yet and gets no state; put its public key under identity", node)
+	}
+	return got, nil
+}
+
+// join puts the workspaces together: who is refused, who holds what, what is said.
+func join(f *fleet.Fleet, all map[string]*workspace, before Accepted) *Result {
+	c := newClaims(all, before)
+	found := c.settle()
+
+	out := &Result{
+		Nodes:    make(map[string]Rendered, len(before.Nodes)),
+		Held:     map[string]Held{},
+		Accepted: Accepted{Nodes: make(map[string]string, len(before.Nodes)), Keys: make(map[string]string, len(before.Keys))},
+	}
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		w := all[path]
+		out.Problems = append(out.Problems, w.problems...)
+		out.Problems = append(out.Problems, found[path]...)
+		if c.refused[path] {
+			out.Refused = append(out.Refused, path)
+			continue
+		}
+		for name, n := range w.src.Unit.Node {
+			out.Accepted.Nodes[name] = path
+			if n.Identity == nil {
+				out.Awaiting = append(out.Awaiting, name)
+				continue
+			}
+			out.Accepted.Keys[n.Identity.PublicKey] = name
+			out.Nodes[name] = w.nodes[name]
+		}
+	}
+	out.Problems = append(out.Problems, c.looseNames()...)
+	withKey := map[string]bool{}
+	for key, name := range before.Keys {
+		if _, ok := before.Nodes[name]; ok && c.held(name) {
+			out.Accepted.Keys[key] = name
+			withKey[name] = true
+		}
+	}
+	for name, path := range before.Nodes {
+		if !c.held(name) {
+			continue
+		}
+		out.Accepted.Nodes[name] = path
+		if !withKey[name] {
+			out.Awaiting = append(out.Awaiting, name)
+			continue
+		}
+		cause := path
+		if !c.refused[path] {
+			cause = c.heldBy(name)
+		}
+		out.Held[name] = Held{Workspace: path, Why: why(all[cause], found[cause])}
+	}
+	slices.Sort(out.Awaiting)
+	out.Problems = fleet.SortProblems(out.Problems)
+	return out
+}
+
+// why returns the first error of a refused workspace.
+func why(w *workspace, found []fleet.Problem) string {
+	if text := w.why(); text != "" {
+		return text
+	}
+	return firstError(found)
+}
+
+func firstError(ps []fleet.Problem) string {
+	ps = fleet.SortProblems(slices.Clone(ps))
+	for _, p := range ps {
+		if p.Severity == fleet.Error {
+			return p.String()
+		}
+	}
+	return ""
+}
