@@ -108,8 +108,8 @@ func (o *objects) relate(ctx context.Context, before, next plumbing.Hash) (Relat
 	shallow := o.shallow()
 	if o.has(before) {
 		old, err := o.commit(before)
-		if err != nil {
-			return Unknown, err
+		if err != nil { // no reason to withhold the new one
+			return Unknown, nil
 		}
 		until = old.Committer.When
 	} else if len(shallow) == 0 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 )
 
 // Repository is a local repository, open for reading. It is safe for concurrent use.
@@ -109,7 +110,8 @@ func (o *objects) reference(name plumbing.ReferenceName) (ref *plumbing.Referenc
 	}
 	// a folder, or a file where a folder should be: no ref of that name is there
 	at := filepath.Join(o.layout.commonDir, filepath.FromSlash(name.String()))
-	if st, serr := os.Stat(at); serr == nil && st.IsDir() || errors.Is(err, plumbing.ErrReferenceNotFound) || notDir(err) {
+	if st, serr := os.Stat(at); serr == nil && st.IsDir() || errors.Is(err, plumbing.ErrReferenceNotFound) ||
+		errors.Is(err, dotgit.ErrReferenceNameEscape) || notDir(err) {
 		return nil, plumbing.ErrReferenceNotFound
 	}
 	return nil, err

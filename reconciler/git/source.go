@@ -206,6 +206,8 @@ func parseRemote(remote string) (location, error) {
 		return bad("it is no valid URL", "give a path or an https:// address")
 	}
 	switch {
+	case u.Scheme != "file" && u.Scheme != "http" && u.Scheme != "https":
+		return bad(fmt.Sprintf("%s:// is not supported", u.Scheme), "use the https:// address, with a token in the credentials file")
 	case u.User != nil:
 		return bad("it holds credentials", "move them to the credentials file: addresses are logged")
 	case u.RawQuery != "" || u.Fragment != "":
@@ -219,7 +221,7 @@ func parseRemote(remote string) (location, error) {
 	case u.Scheme == "http":
 		return bad("http:// would show configuration and credentials to the network", "use https://")
 	}
-	return bad(fmt.Sprintf("%s:// is not supported", u.Scheme), "give a path or an https:// address")
+	return bad("it names no host, or a host where none belongs", "give a path or an https:// address")
 }
 
 func loopback(host string) bool {

@@ -29,10 +29,10 @@ func (s *Source) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.signal() // what came before Run is news too
 	if at.url == nil {
 		return s.watch(ctx, at.path)
 	}
+	s.signal()
 	for {
 		select {
 		case <-ctx.Done():
@@ -47,13 +47,11 @@ func (s *Source) Run(ctx context.Context) error {
 func (s *Source) watch(ctx context.Context, path string) error {
 	w := s.watcher()
 	defer func() { w.Close() }()
-	last := ""
+	last := "" // the first look signals: what came before it is news too
 	look := func() time.Duration {
 		seen, wait := s.observe(path, w)
 		if seen != last {
-			if last != "" {
-				s.signal()
-			}
+			s.signal()
 			last = seen
 		}
 		return wait
