@@ -287,6 +287,16 @@ func (o *objects) haves(tip plumbing.Hash) (list []plumbing.Hash) {
 
 // explain classes an error of a conversation, without the secrets in its text.
 func (r *remote) explain(ctx context.Context, timeout time.Duration, err error) error {
+	// go-git's wrappers do not unwrap by themselves
+	var unexpected *plumbing.UnexpectedError
+	var permanent *plumbing.PermanentError
+	for errors.As(err, &unexpected) || errors.As(err, &permanent) {
+		if unexpected != nil {
+			err, unexpected = unexpected.Err, nil
+		} else {
+			err, permanent = permanent.Err, nil
+		}
+	}
 	var own *Error
 	if errors.As(err, &own) {
 		return own
@@ -321,8 +331,8 @@ func (r *remote) explain(ctx context.Context, timeout time.Duration, err error) 
 	case errors.As(err, &authority), errors.As(err, &host), errors.As(err, &invalid), errors.As(err, &verify), errors.As(err, &alert):
 		e.Kind = ErrTLS
 		e.Hint = "set the CA file to the CA of the server, and check the address and the clock; " + hintStays
-	case errors.As(err, &record):
-		e.Kind, e.Why = ErrTLS, "the server does not speak TLS on this port"
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		e.Kind, e.Why, e.Hint = ErrTLS, "the server does not speak TLS on this port", "check the address"
 	case errors.As(err, &status):
 		if code := status.StatusCode(); code >= 400 && code < 500 && code != http.StatusTooManyRequests && code != http.StatusRequestTimeout {
 			e.Kind, e.Hint = ErrProtocol, "check the address"
