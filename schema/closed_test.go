@@ -38,7 +38,7 @@ func TestClosed(t *testing.T) {
 		if strings.Contains(path, ".params") {
 			return // open by design
 		}
-		for _, typo := range []any{1, "x", true, map[string]any{}, map[string]any{"a": 1}, []any{}} {
+		for _, typo := range []any{1, map[string]any{}, map[string]any{"a": 1}} {
 			n++
 			m["!typo"] = typo
 			b, err := json.Marshal(doc)
@@ -77,19 +77,20 @@ func newRepo(t *testing.T) repo {
 	t.Helper()
 	t.Setenv("CUE_REGISTRY", "none")
 	r := repo{dir: t.TempDir()}
-	files := schema.Vendor()
-	files["cue.mod/module.cue"] = []byte("module: \"example.com/fleet@v0\"\nlanguage: version: \"" + schema.LanguageVersion + "\"\n")
-	files["platform.cue"] = []byte("@experiment(explicitopen)\n\npackage fleet\n\nimport \"selvedge.dev/schema/v1\"\n\nv1.#Repo\n\nplatform: name: \"Acme\"\nnode: [string]: labels: company: \"acme\"\n")
-	for name, data := range files {
-		p := filepath.Join(r.dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.write(t, platform())
 	return r
+}
+
+// platform is the schema, vendored, and the files above all folders.
+func platform() map[string]string {
+	files := map[string]string{
+		"cue.mod/module.cue": "module: \"example.com/fleet@v0\"\nlanguage: version: \"" + schema.LanguageVersion + "\"\n",
+		"platform.cue":       "@experiment(explicitopen)\n\npackage fleet\n\nimport \"selvedge.dev/schema/v1\"\n\nv1.#Repo\n\nplatform: name: \"Acme\"\nnode: [string]: labels: company: \"acme\"\n",
+	}
+	for name, data := range schema.Vendor() {
+		files[name] = string(data)
+	}
+	return files
 }
 
 // eval evaluates a workspace as the reconciler does.

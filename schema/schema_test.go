@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"cuelang.org/go/cue"
 
 	"selvedge/schema"
 	"selvedge/schema/schematest"
@@ -83,4 +86,48 @@ func tool(t *testing.T, name string) string {
 		t.Skipf("%s is missing: run make tools", name)
 	}
 	return p
+}
+
+// TestSupported holds the table against the schema.
+func TestSupported(t *testing.T) {
+	table := schema.Supported()
+	if !slices.IsSortedFunc(table, func(a, b schema.Support) int { return strings.Compare(a.Path, b.Path) }) {
+		t.Error("not sorted by path")
+	}
+	root := v1(t).LookupPath(cue.ParsePath("#Repo"))
+	for _, s := range table {
+		v := root
+		for name := range strings.SplitSeq(s.Path, ".") {
+			if name == "*" {
+				v, _ = pattern(v)
+				continue
+			}
+			v = fields(t, v)[name].value
+			if !v.Exists() {
+				t.Errorf("%s: not in the schema", s.Path)
+				break
+			}
+		}
+		if (s.Why == "") != (s.Level == schema.Acts) {
+			t.Errorf("%s: level %s, why %q", s.Path, s.Level, s.Why)
+		}
+	}
+	for kind := range fields(t, root) {
+		if got := schema.LevelAt(kind); got.Path != kind {
+			t.Errorf("kind %s: not in the table", kind)
+		}
+	}
+	for path, want := range map[string]schema.Level{
+		"app.*.container.*.image":   schema.Acts,
+		"app.*.rollout.waves":       schema.Refuse,
+		"app.*.secret.*.env":        schema.Refuse,
+		"node.*.identity.publicKey": schema.Acts,
+		"node.*.windows":            schema.Refuse,
+		"device.*.modbus.unit":      schema.Warn,
+		"nonsense":                  schema.Refuse,
+	} {
+		if got := schema.LevelAt(path).Level; got != want {
+			t.Errorf("LevelAt(%s) = %s, want %s", path, got, want)
+		}
+	}
 }
