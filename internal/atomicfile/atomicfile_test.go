@@ -1,68 +1,65 @@
-package atomicfile_test
+package atomicfile
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
-
-	"selvedge/internal/atomicfile"
 )
 
-func TestWriteReplacesContentAndMode(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	for _, content := range []string{"one", "two and longer", ""} {
-		if err := atomicfile.Write(name, []byte(content), 0o600); err != nil {
+func TestWriteReplaces(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	for _, content := range []string{"one", "a second, longer one", ""} {
+		if err := Write(name, []byte(content), 0o640); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(name)
 		if err != nil || string(got) != content {
 			t.Fatalf("read %q, %v; want %q", got, err, content)
 		}
-		if fi, _ := os.Stat(name); fi.Mode().Perm() != 0o600 {
-			t.Fatalf("mode %v", fi.Mode())
-		}
+	}
+	if fi, _ := os.Stat(name); fi.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v", fi.Mode())
+	}
+	left, _ := os.ReadDir(dir)
+	if len(left) != 1 {
+		t.Errorf("left over: %v", left)
 	}
 }
 
-// The order is the guarantee: content is durable before the name points to it.
-func TestWriteStepsInOrder(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	var got []string
-	err := atomicfile.WriteSteps(name, []byte("x"), 0o600, func(op string) error { got = append(got, op); return nil })
-	if want := []string{"create", "write", "sync", "rename", "syncdir"}; err != nil || !slices.Equal(got, want) {
-		t.Fatalf("steps %v, %v; want %v", got, err, want)
+func TestWriteOverLeftover(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	// what a crash between write and rename leaves, with other rights
+	if err := os.WriteFile(filepath.Join(dir, ".f.tmp"), []byte("longer than the new content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(name, []byte("new"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := os.ReadFile(name)
+	fi, _ := os.Stat(name)
+	if string(got) != "new" || fi.Mode().Perm() != 0o644 {
+		t.Errorf("content %q, mode %v", got, fi.Mode())
 	}
 }
 
-func TestAnErrorAtAnyStepLeavesOldOrNewContent(t *testing.T) {
-	fault := errors.New("no space left")
-	for _, at := range []string{"create", "write", "sync", "rename", "syncdir"} {
-		dir := t.TempDir()
-		name := filepath.Join(dir, "file")
-		if err := atomicfile.Write(name, []byte("old"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		err := atomicfile.WriteSteps(name, []byte("new"), 0o600, func(op string) error {
-			if op == at {
-				return fault
-			}
-			return nil
-		})
-		if !errors.Is(err, fault) {
-			t.Fatalf("%s: error %v", at, err)
-		}
-		got, _ := os.ReadFile(name)
-		want := "old"
-		if at == "syncdir" {
-			want = "new"
-		}
-		if string(got) != want {
-			t.Errorf("%s: content %q, want %q", at, got, want)
-		}
-		if left, _ := os.ReadDir(dir); len(left) != 1 {
-			t.Errorf("%s: left over %v", at, left)
-		}
+func TestWriteKeepsOldOnError(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "f")
+	if err := Write(name, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, ".f.tmp"), 0o755); err != nil { // the temporary file cannot be made
+		t.Fatal(err)
+	}
+	if err := Write(name, []byte("new"), 0o644); err == nil {
+		t.Fatal("no error")
+	}
+	if got, _ := os.ReadFile(name); string(got) != "old" {
+		t.Errorf("content %q, want the old one", got)
+	}
+	if err := Write(filepath.Join(dir, "missing", "f"), nil, 0o644); err == nil {
+		t.Error("no error for a missing directory")
 	}
 }

@@ -1,0 +1,98 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"selvedge/edge/identity"
+	"selvedge/internal/atomicfile"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/trust"
+)
+
+// Settings are what 'selvedge-edge init' fixes about a node; they stand in agent.json
+// of the agent's directory.
+type Settings struct {
+	Node            string `json:"node"`
+	Registry        string `json:"registry"` // https://host[:port]; http:// on loopback only
+	Prefix          string `json:"prefix,omitempty"`
+	CAFile          string `json:"caFile,omitempty"`
+	CredentialsFile string `json:"credentialsFile,omitempty"`
+	AllowHTTP       bool   `json:"allowHTTP,omitempty"`
+	Fingerprint     string `json:"fingerprint"` // of the first root document, which was pinned
+}
+
+const (
+	settingsFile = "agent.json"
+	keyFile      = "identity/node.key"
+	rootFile     = "trust.root.json" // the pinned document; later ones are in the store
+)
+
+// Init prepares a directory for a node: it makes the node's key, if there is none, and
+// pins the root of trust. It returns the public key, which belongs into the node's
+// identity in Git. A directory that was prepared for another node, or with another
+// root, is left as it is.
+func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
+	if !nodestate.ValidNode(s.Node) {
+		return "", fmt.Errorf("node name %q: want lower-case letters, digits and dashes, at most 63, a letter or digit first", s.Node)
+	}
+	r, err := trust.Parse(root)
+	if err != nil {
+		return "", err
+	}
+	if s.Fingerprint != "" && s.Fingerprint != r.Fingerprint() {
+		return "", fmt.Errorf("the root document has the fingerprint %s, but %s was asked for: it is not the one that was meant; compare with 'selvedge keys root show'", r.Fingerprint(), s.Fingerprint)
+	}
+	s.Fingerprint = r.Fingerprint()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	before, err := loadSettings(dir)
+	switch {
+	case err == nil && before.Node != s.Node:
+		return "", fmt.Errorf("%s was set up for node %q; use another directory, or remove this one to start over with a new key", dir, before.Node)
+	case err == nil && before.Fingerprint != s.Fingerprint:
+		return "", fmt.Errorf("%s trusts the root %s already; a node's root changes only by signed root documents", dir, before.Fingerprint)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	key, err := identity.LoadOrCreate(filepath.Join(dir, keyFile))
+	if err != nil {
+		return "", err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, rootFile), root, 0o600); err != nil {
+		return "", err
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	// last: a directory with settings is complete
+	return key.Public(), atomicfile.Write(filepath.Join(dir, settingsFile), append(b, '\n'), 0o600)
+}
+
+// LoadSettings reads what Init wrote.
+func LoadSettings(dir string) (Settings, error) {
+	s, err := loadSettings(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("%s is not set up: %w; run 'selvedge-edge init'", dir, err)
+	}
+	return s, err
+}
+
+func loadSettings(dir string) (Settings, error) {
+	var s Settings
+	name := filepath.Join(dir, settingsFile)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("%s: %w; run 'selvedge-edge init' again", name, err)
+	}
+	return s, nil
+}

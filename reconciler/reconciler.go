@@ -1,0 +1,225 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"selvedge/internal/backoff"
+	"selvedge/reconciler/git"
+	"selvedge/reconciler/resolve"
+	"selvedge/reconciler/sign"
+	"selvedge/reconciler/trustdir"
+	"selvedge/reconciler/validate"
+	"selvedge/schema/fleet"
+	"selvedge/schema/nodestate"
+)
+
+// Publisher keeps signed states where nodes can pull them: the embedded store or a registry.
+type Publisher interface {
+	// Heads tells what is published for every node.
+	Heads() (map[string]nodestate.Head, error)
+	// Put publishes states; each has a higher generation than the one before it.
+	Put(context.Context, []nodestate.Artifact) error
+	// Remove withdraws states and remembers their generations.
+	Remove(ctx context.Context, nodes []string) error
+	// PutTrust publishes the root documents, oldest first.
+	PutTrust(ctx context.Context, docs [][]byte) error
+}
+
+// Config is what a Reconciler works with. All fields but Log are needed.
+type Config struct {
+	Git       *git.Source
+	Validator *validate.Validator
+	Signer    *sign.Signer
+	Publisher Publisher
+	TrustDir  string // root documents, see package trustdir
+	DataDir   string // what was accepted last is kept here
+	Log       *slog.Logger
+}
+
+// Reconciler is the loop. Make it with New.
+type Reconciler struct {
+	cfg      Config
+	resolver *resolve.Resolver
+	accepted resolve.Accepted
+	trust    string // digest of the root documents that are published
+
+	mu     sync.Mutex
+	status Status
+}
+
+// New returns a Reconciler; it does nothing yet.
+func New(cfg Config) *Reconciler {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Reconciler{cfg: cfg, resolver: resolve.New(resolve.Config{})}
+}
+
+// ErrStalled marks what only a new commit, or a person, can mend: the loop waits
+// for the next change instead of trying the same again.
+var ErrStalled = errors.New("waiting for a change")
+
+// pass is one way through the steps.
+type pass struct {
+	commit   *git.Commit
+	fleet    *fleet.Fleet
+	result   *resolve.Result
+	problems []fleet.Problem
+	signed   int
+	removed  int
+}
+
+// step is one stage of a pass.
+type step struct {
+	name string
+	run  func(context.Context, *pass) error
+}
+
+// steps are the pipeline, in order.
+func (r *Reconciler) steps() []step {
+	return []step{
+		{"trust", r.publishTrust},
+		{"fetch", r.fetch},
+		{"validate", r.validate},
+		{"resolve", r.resolve},
+		{"publish", r.publish},
+		{"accept", r.accept},
+	}
+}
+
+// Run reconciles until the context ends. It returns early only if the data
+// directory cannot be used.
+func (r *Reconciler) Run(ctx context.Context) error {
+	var err error
+	if r.accepted, err = loadAccepted(filepath.Join(r.cfg.DataDir, acceptedFile)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := r.cfg.Git.Run(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.Log.Error("watch", "err", err) // Head tells it to people, too
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+
+	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for {
+		err := r.Once(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var again <-chan time.Time // nil: nothing to try again
+		if err != nil && !errors.Is(err, ErrStalled) {
+			again = time.After(retry.Next())
+		} else {
+			retry.Reset()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.cfg.Git.Changed():
+		case <-again:
+		}
+	}
+}
+
+// Once makes one pass. Run calls it; alone it serves tests and benchmarks.
+func (r *Reconciler) Once(ctx context.Context) error {
+	p, began := &pass{}, time.Now()
+	for _, s := range r.steps() {
+		if err := s.run(ctx, p); err != nil {
+			err = fmt.Errorf("%s: %w", s.name, err)
+			r.failed(p, err)
+			return err
+		}
+	}
+	r.succeeded(p, time.Since(began))
+	return nil
+}
+
+// publishTrust comes first: nodes must know a signer before they meet its states.
+func (r *Reconciler) publishTrust(ctx context.Context, _ *pass) error {
+	chain, err := trustdir.Load(r.cfg.TrustDir)
+	if err != nil {
+		return fmt.Errorf("%w; make the root of trust with 'selvedge keys root init'", err)
+	}
+	if !chain.Signs(r.cfg.Signer.Hint()) {
+		return fmt.Errorf("the signing key is not listed in root document %d of %s, so no node would accept its states; add it with 'selvedge keys root rotate --add-signer'",
+			chain.Latest.Version(), r.cfg.TrustDir)
+	}
+	var all []byte
+	for _, d := range chain.Docs {
+		all = append(all, d...)
+	}
+	digest := nodestate.Digest(all)
+	if digest == r.trust {
+		return nil
+	}
+	if err := r.cfg.Publisher.PutTrust(ctx, chain.Docs); err != nil {
+		return err
+	}
+	r.trust = digest
+	r.cfg.Log.Info("trust published", "version", chain.Latest.Version(), "fingerprint", chain.First.Fingerprint())
+	return nil
+}
+
+func (r *Reconciler) fetch(ctx context.Context, p *pass) (err error) {
+	if p.commit, err = r.cfg.Git.Head(ctx); err != nil {
+		return err
+	}
+	if p.commit.Relation == git.Rewritten {
+		r.cfg.Log.Warn("history was rewritten; the new commit is taken", "commit", p.commit.Hash, "before", p.commit.Before)
+	}
+	return nil
+}
+
+func (r *Reconciler) validate(ctx context.Context, p *pass) (err error) {
+	f, problems, err := r.cfg.Validator.Validate(ctx, p.commit.Tree)
+	if err != nil {
+		return err
+	}
+	f.Commit = p.commit.Hash
+	p.fleet, p.problems = f, problems
+	for _, s := range f.Workspaces {
+		p.problems = append(p.problems, s.Problems...)
+	}
+	if whole := refusesAll(problems); whole != nil {
+		return fmt.Errorf("%w: commit %.12s is refused as a whole: %s", ErrStalled, p.commit.Hash, whole)
+	}
+	return nil
+}
+
+// refusesAll returns a problem that is not of one workspace alone.
+func refusesAll(problems []fleet.Problem) *fleet.Problem {
+	for i, p := range problems {
+		if p.Severity == fleet.Error && p.Workspace == "" {
+			return &problems[i]
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) resolve(_ context.Context, p *pass) error {
+	p.result = r.resolver.Resolve(p.fleet, r.accepted)
+	p.problems = fleet.SortProblems(append(p.problems, p.result.Problems...))
+	return nil
+}
+
+func (r *Reconciler) accept(_ context.Context, p *pass) error {
+	if same(r.accepted, p.result.Accepted) {
+		return nil
+	}
+	if err := saveAccepted(filepath.Join(r.cfg.DataDir, acceptedFile), p.result.Accepted); err != nil {
+		return err
+	}
+	r.accepted = p.result.Accepted
+	return nil
+}
