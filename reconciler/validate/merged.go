@@ -1,0 +1,5 @@
+package validate
+
+import "selvedge/schema/fleet"
+
+func (u *unit) merged(fu *fleet.Unit) {}

@@ -1,0 +1,3 @@
+package validate
+
+func (u *unit) sealed(values map[string]any) {}
