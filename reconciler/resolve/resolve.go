@@ -46,8 +46,8 @@ func (r Rendered) Bytes() []byte {
 
 // Held is a node that keeps its last state.
 type Held struct {
-	Workspace string // the one that last had it accepted
-	Why       string // the first problem of the refused workspace
+	Workspace string `json:"workspace"` // the one that last had it accepted
+	Why       string `json:"why"`       // the first problem of the refused workspace
 }
 
 // Result is a resolved fleet.

@@ -190,12 +190,28 @@ func newCombo(vs []*variant) *combo {
 	return co
 }
 
+// strays reports whether an override changes a container that the app does not have.
+func (a *app) strays() bool {
+	for _, o := range a.fleet.Override {
+		for c := range o.Container {
+			if _, ok := a.fleet.Container[c]; !ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // variant returns an app as it is on a node, or nil if that is wrong.
 func (r *renderer) variant(a *app, node string, n fleet.Node) *variant {
 	key := a.fleet.MergeKey(node, n)
 	v, ok := a.variants[key]
 	if ok {
 		return v
+	}
+	if a.strays() {
+		a.variants[key] = nil // checkNames says it
+		return nil
 	}
 	merged, _, err := a.fleet.Merged(node, n)
 	if err == nil {
