@@ -17,9 +17,8 @@ package schematest
 
 import (
 	"bytes"
-	"embed"
+	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -29,7 +28,6 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"selvedge/schema"
-	"selvedge/schema/testdata"
 )
 
 // Fixture is one config repo and what must be said of it.
@@ -46,21 +44,25 @@ type Fixture struct {
 
 // Load returns all fixtures, sorted by name.
 func Load() ([]Fixture, error) {
-	base, err := archive(testdata.Files, "base.txtar")
+	dir, err := testdata()
 	if err != nil {
 		return nil, err
 	}
-	names, err := fs.Glob(testdata.Files, "*.txtar")
+	base, err := txtar.ParseFile(filepath.Join(dir, "base.txtar"))
+	if err != nil {
+		return nil, err
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil {
 		return nil, err
 	}
 	var out []Fixture
 	for _, name := range names {
-		a, err := archive(testdata.Files, name)
+		a, err := txtar.ParseFile(name)
 		if err != nil {
 			return nil, err
 		}
-		f := Fixture{Name: strings.TrimSuffix(name, ".txtar"), Files: schema.Vendor(), Plain: true}
+		f := Fixture{Name: strings.TrimSuffix(filepath.Base(name), ".txtar"), Files: schema.Vendor(), Plain: true}
 		if err := f.header(string(a.Comment)); err != nil {
 			return nil, fmt.Errorf("fixture %s: %w", name, err)
 		}
@@ -71,12 +73,22 @@ func Load() ([]Fixture, error) {
 	return out, nil
 }
 
-func archive(fsys embed.FS, name string) (*txtar.Archive, error) {
-	b, err := fsys.ReadFile(name)
+// testdata finds schema/testdata from the directory of the test that runs.
+func testdata() (string, error) {
+	dir, err := os.Getwd()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return txtar.Parse(b), nil
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(dir, "schema", "testdata"), nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("find schema/testdata: not in the module's tree")
+		}
+		dir = up
+	}
 }
 
 func (f *Fixture) header(comment string) error {
