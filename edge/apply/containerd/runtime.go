@@ -128,6 +128,9 @@ func (r *Runtime) open(ctx context.Context) (context.Context, *client.Client, er
 		}
 		r.self = strings.TrimSuffix(self, " (deleted)") // replaced while running: the new one is at the same path
 	}
+	if err := r.noteShared(); err != nil {
+		return nil, nil, err
+	}
 	if err := r.prepareNetwork(); err != nil {
 		return nil, nil, err
 	}

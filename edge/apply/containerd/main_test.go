@@ -1,0 +1,178 @@
+package containerd_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+
+	"selvedge/edge/apply"
+	"selvedge/edge/apply/containerd"
+	"selvedge/schema/nodestate"
+	"selvedge/test/env"
+)
+
+func TestMain(m *testing.M) {
+	if handled, err := containerd.Reexec(); handled {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// bed is a runtime on a private containerd, with a registry that has the hello image.
+type bed struct {
+	*containerd.Runtime
+	conf   containerd.Config
+	daemon *env.Daemon
+	host   string // of the registry
+	image  string
+	server *httptest.Server
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	d := env.Containerd(t)
+	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	srv := httptest.NewServer(quiet)
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "http://")
+	sum := sha256.Sum256([]byte(d.Dir))
+	id := hex.EncodeToString(sum[:])[:8]
+	run := filepath.Join(d.Dir, "run")
+	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	conf := containerd.Config{Address: d.Address, Namespace: "selvedge-" + id, DataDir: filepath.Join(d.Dir, "data"), RunDir: run,
+		Bridge: "slv" + id, Log: logger, Stall: 2 * time.Second}
+	r := containerd.New(conf)
+	b := &bed{Runtime: r, conf: conf, daemon: d, host: host, server: srv, image: env.Image(t, host, "hello", "v1")}
+	t.Cleanup(func() {
+		if err := r.Purge(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// spec is a container of the hello image with everything that a state always has.
+func (b *bed) spec(app, name string, change ...func(*nodestate.Container)) apply.Spec {
+	c := nodestate.Container{Name: name, Image: b.image, Network: "bridge", Restart: "always", StopSignal: "SIGTERM", StopMS: 3000, LogBytes: 1 << 20, LogFiles: 2}
+	for _, f := range change {
+		f(&c)
+	}
+	return apply.Spec{App: app, Generation: 7, Hash: hashOf(c), Container: c}
+}
+
+func hashOf(c nodestate.Container) string {
+	s := sha256.Sum256(fmt.Append(nil, c))
+	return hex.EncodeToString(s[:8])
+}
+
+func (b *bed) start(t *testing.T, s apply.Spec) apply.Instance {
+	t.Helper()
+	if err := b.Pull(t.Context(), s.Container.Image); err != nil {
+		t.Fatal(err)
+	}
+	i, err := b.Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// one returns the only instance of a container, or an absent one.
+func (b *bed) one(t *testing.T, s apply.Spec) apply.Instance {
+	t.Helper()
+	list, err := b.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := apply.Instance{State: apply.Absent}
+	for _, i := range list {
+		if i.Key() == s.Key() {
+			if found.ID != "" {
+				t.Fatalf("two instances of %s", s.Key())
+			}
+			found = i
+		}
+	}
+	return found
+}
+
+var freePorts sync.Map
+
+// port returns a port of loopback that nothing listens on.
+func port(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if _, taken := freePorts.LoadOrStore(p, true); !taken {
+			return p
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	var last error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		res, err := c.Get(url)
+		if err != nil {
+			last = err
+			continue
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err == nil {
+			return string(b)
+		}
+		last = err
+	}
+	t.Fatalf("no answer from %s: %v", url, last)
+	return ""
+}
+
+// eventually polls until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(25 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("never happened: %s", what)
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
