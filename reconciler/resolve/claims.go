@@ -212,7 +212,7 @@ func (c *claims) problems() map[string][]fleet.Problem {
 			case at != "":
 				add(cl.path, cl.node, "its public key belongs to node %q at %s; %s", holder, at, next)
 			case c.held(holder):
-				add(cl.path, cl.node, "its public key still belongs to node %q of %s, which keeps its last state because a workspace is refused; mend that first, or else %s", holder, c.before.Nodes[holder], next)
+				add(cl.path, cl.node, "its public key still belongs to node %q of %s, which keeps its last state because a workspace is refused; mend that first, or give this node a key of its own: run selvedge-edge init on it and put its public key here", holder, c.before.Nodes[holder])
 			default:
 				others := slices.DeleteFunc(slices.Clone(losers), func(o claim) bool { return o.node == cl.node })
 				slices.SortFunc(others, func(a, b claim) int { return slices.Compare([]string{a.node, a.path}, []string{b.node, b.path}) })
