@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,6 +46,7 @@ type Applier struct {
 	poked    chan struct{} // capacity 1: look now
 	progress chan struct{} // capacity 1: some health changed
 
+	looks    atomic.Int64 // begun so far
 	mu       sync.Mutex
 	next     *target           // given, not taken over by Run yet
 	cur      *target           // what Run keeps
@@ -366,7 +368,7 @@ func (a *Applier) pass(ctx context.Context) {
 	if t == nil || ctx.Err() != nil {
 		return
 	}
-	began := time.Now()
+	look := a.looks.Add(1)
 	have, err := a.rt.Observe(ctx)
 	if ctx.Err() != nil {
 		return
@@ -382,7 +384,7 @@ func (a *Applier) pass(ctx context.Context) {
 		if !ok {
 			i = Instance{App: k.App, Container: k.Container, State: Absent}
 		}
-		u.offer(i, began)
+		u.offer(i, look)
 	}
 }
 

@@ -32,3 +32,16 @@ func (a *Applier) Start(ctx context.Context, s verify.State) error {
 	}
 	return a.start(ctx, s.Desired(), s.Generation(), s.Digest())
 }
+
+// Prefetch makes all images of a state local and touches nothing else, so that a
+// caller can note that it begins a state when nothing more can be missing.
+func (a *Applier) Prefetch(ctx context.Context, s verify.State) error {
+	if s.IsZero() {
+		return errNoState
+	}
+	t, err := a.build(s.Desired(), s.Generation(), s.Digest())
+	if err != nil {
+		return err
+	}
+	return a.prefetch(ctx, t.specs)
+}

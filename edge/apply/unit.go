@@ -33,9 +33,9 @@ type unit struct {
 
 	mu       sync.Mutex
 	inst     Instance
-	known    bool      // inst was observed at least once
-	acting   bool      // observations are stale while we change it
-	acted    time.Time // and those that began before
+	known    bool  // inst was observed at least once
+	acting   bool  // observations are stale while we change it
+	acted    int64 // and so are all looks up to this one
 	health   health
 	ran      bool
 	restarts int
@@ -71,10 +71,10 @@ func fingerprint(s Spec, grace time.Duration) string {
 	return string(b)
 }
 
-// offer hands over what an observation that began at that time saw.
-func (u *unit) offer(i Instance, began time.Time) {
+// offer hands over what a look saw; looks are counted when they begin.
+func (u *unit) offer(i Instance, look int64) {
 	u.mu.Lock()
-	fresh := !u.acting && began.After(u.acted)
+	fresh := !u.acting && look > u.acted
 	if fresh {
 		u.inst, u.known = i, true
 	}
@@ -126,11 +126,12 @@ func (u *unit) act(f func() (Instance, error)) error {
 	u.mu.Unlock()
 	i, err := f()
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.acting, u.acted = false, time.Now()
+	u.acting, u.acted = false, u.a.looks.Load()
 	if err == nil {
 		u.inst, u.known = i, true
 	}
+	u.mu.Unlock()
+	u.a.look() // what happened since was overlooked
 	return err
 }
 
@@ -337,7 +338,7 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool
 
 	pctx, cancel := context.WithCancel(ctx)
 	answer := make(chan error, 1)
-	asking := false
+	asking, settling := false, false
 	defer func() {
 		cancel()
 		if asking {
@@ -352,8 +353,13 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool
 			if now, _ := u.seen(); now.ID != inst.ID || now.State != Running || !now.Since.Equal(inst.Since) {
 				return false
 			}
+			if settling { // looked at since
+				settling = false
+				u.set(healthy, "")
+			}
 		case <-settled.C:
-			u.set(healthy, "")
+			settling = true // one more look: the event of its end may have been lost
+			u.a.look()
 		case <-stable.C:
 			pace.forgive()
 		case <-files.C:

@@ -44,6 +44,9 @@ func (r *Runtime) Observe(ctx context.Context) ([]apply.Instance, error) {
 	for _, t := range res.Tasks {
 		byID[t.ID] = t
 	}
+	if err := r.sweepGone(ctx, c, list); err != nil {
+		r.log.Warn("leftovers of a deleted container stay", "error", err)
+	}
 	out := make([]apply.Instance, 0, len(list))
 	for _, x := range list {
 		out = append(out, r.instance(store, x, byID[x.ID]))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,9 +16,11 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/containerd/nerdctl/v2/pkg/api/types"
 	"github.com/containerd/nerdctl/v2/pkg/clientutil"
 	"github.com/containerd/nerdctl/v2/pkg/config"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -112,7 +115,7 @@ func (r *Runtime) Close() error {
 // open connects once and returns the context of our namespace. The connection comes
 // back by itself when containerd does.
 func (r *Runtime) open(ctx context.Context) (context.Context, *client.Client, error) {
-	ctx = namespaces.WithNamespace(ctx, r.c.Namespace)
+	ctx = r.quiet(namespaces.WithNamespace(ctx, r.c.Namespace))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := os.Stat(r.c.Address); err != nil {
@@ -145,6 +148,14 @@ func (r *Runtime) open(ctx context.Context) (context.Context, *client.Client, er
 	}
 	r.conn, r.plain = conn, plain
 	return ctx, r.conn, nil
+}
+
+// quiet keeps what the packages below log (there is no systemd here, and so on) out
+// of the agent's output; errors are returned anyway.
+func (r *Runtime) quiet(ctx context.Context) context.Context {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(l))
 }
 
 // dialOptions reconnect within a second of containerd's return.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/nerdctl/v2/pkg/namestore"
 	"github.com/containerd/nerdctl/v2/pkg/store"
 )
@@ -84,6 +86,33 @@ func (r *Runtime) sweepOnce(ctx context.Context, c *client.Client, dataStore str
 	r.swept = true
 	r.mu.Unlock()
 	return nil
+}
+
+// sweepGone cleans up after containers that somebody else deleted.
+func (r *Runtime) sweepGone(ctx context.Context, c *client.Client, list []containers.Container) error {
+	entries, err := os.ReadDir(r.journal())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	alive := map[string]bool{}
+	for _, x := range list {
+		alive[x.ID] = true
+	}
+	for _, e := range entries {
+		if alive[e.Name()] || !containerID.MatchString(e.Name()) {
+			continue
+		}
+		if !r.making.TryLock() {
+			return err // something is being made or removed: at the next look
+		}
+		_, gerr := c.ContainerService().Get(ctx, e.Name())
+		if errdefs.IsNotFound(gerr) {
+			r.log.Info("sweeping after a container that was deleted from outside", "id", e.Name())
+			err = errors.Join(err, r.sweepOne(e.Name()))
+		}
+		r.making.Unlock()
+	}
+	return err
 }
 
 // freeName releases a name whose container does not exist: a crash between taking
