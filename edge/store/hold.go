@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"selvedge/internal/atomicfile"
 	"selvedge/internal/sealed"
 )
 
@@ -45,7 +46,15 @@ func Release(dir, node string, key sealed.Signer) error {
 			return err
 		}
 	}
-	return d.remove("hold")
+	return d.release()
+}
+
+// release removes the hold for good: a power cut must not bring it back.
+func (d *disk) release() error {
+	if err := d.remove("hold"); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(d.dir)
 }
 
 // Hold keeps the node where it is.
@@ -58,7 +67,7 @@ func (s *Store) Release() error {
 	if _, err := s.Retry(""); err != nil {
 		return err
 	}
-	return s.disk.remove("hold")
+	return s.disk.release()
 }
 
 // Held returns the hold, if there is one. It reads the file anew.
