@@ -3,6 +3,7 @@ package verify
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ErrUntrusted is what every error of this package is: the state is never applied, an
@@ -33,13 +34,20 @@ type Error struct {
 	Err        error  // what is wrong
 }
 
+// maxCause bounds what a message says of a cause, in bytes.
+const maxCause = 500
+
 // Error says what was refused, why, and what to do.
 func (e *Error) Error() string {
 	what := "state refused"
 	if e.Generation > 0 {
 		what = fmt.Sprintf("state of generation %d refused", e.Generation)
 	}
-	return fmt.Sprintf("%s (%s): %v%s", what, e.Reason, e.Err, next[e.Reason])
+	cause := e.Err.Error()
+	if len(cause) > maxCause { // decoders repeat names from outside
+		cause = cause[:maxCause] + "…"
+	}
+	return fmt.Sprintf("%s (%s): %s%s", what, e.Reason, strings.ToValidUTF8(cause, "?"), next[e.Reason])
 }
 
 // Unwrap returns the cause, besides ErrUntrusted.
