@@ -1,0 +1,55 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/edge"
+	"selvedge/edge/apply/containerd"
+)
+
+func runCommand() *cobra.Command {
+	var rt containerd.Config
+	var interval time.Duration
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent until told to stop",
+		Long: `run starts what the node ran last, from disk and before any network, then pulls newer states
+and applies them. Containers keep running when the agent stops.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			d, err := filepath.Abs(dir(c))
+			if err != nil {
+				return err
+			}
+			rt.Log = log
+			if rt.DataDir == "" {
+				rt.DataDir = filepath.Join(d, "containers")
+			}
+			runtime := containerd.New(rt)
+			defer runtime.Close()
+			return edge.New(edge.Config{Dir: d, Runtime: runtime, Interval: interval, Log: log}).Run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&rt.Address, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
+	f.StringVar(&rt.Namespace, "namespace", "selvedge", "containerd namespace, this agent's alone")
+	f.StringVar(&rt.RunDir, "run-dir", "/run/selvedge/containers", "directory for what need not outlive a reboot")
+	f.StringVar(&rt.CNIPath, "cni-path", "", "directory of CNI plugins (default: /opt/cni/bin or /usr/lib/cni)")
+	f.StringVar(&rt.HostsDir, "hosts-dir", "", "registry settings, HOST/hosts.toml as containerd reads them (default: certs.d below the data)")
+	f.StringVar(&rt.Bridge, "bridge", "selvedge0", "name of the containers' bridge")
+	f.StringVar(&rt.Subnet, "subnet", "", "subnet of the bridge (default: a free one, chosen once)")
+	f.DurationVar(&interval, "interval", 15*time.Second, "how often to ask a registry that does not hold requests until something changes")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return c
+}

@@ -1,0 +1,165 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"selvedge/edge/apply"
+	"selvedge/edge/identity"
+	"selvedge/edge/pull"
+	"selvedge/edge/store"
+	"selvedge/edge/verify"
+	"selvedge/internal/control"
+	"selvedge/schema/trust"
+)
+
+// Config is what an Agent works with.
+type Config struct {
+	Dir      string // prepared by Init
+	Runtime  apply.Runtime
+	Interval time.Duration // between polls of a registry that does not hold them; 0 means 15 s, with jitter
+	Trust    time.Duration // between looks for new root documents; 0 means 10 min, with jitter
+	Drift    time.Duration // see apply.Config
+	Log      *slog.Logger  // nil means slog.Default()
+}
+
+// Agent is the loop. Make it with New.
+type Agent struct {
+	cfg      Config
+	settings Settings
+	key      *identity.Key
+	store    *store.Store
+	pull     *pull.Client
+	apply    *apply.Applier
+
+	first *trust.Root   // pinned
+	wake  chan struct{} // there may be something to begin
+
+	mu      sync.Mutex
+	root    *trust.Root
+	abandon context.CancelFunc // ends the update on its way; nil: none is
+	sooner  context.CancelFunc // ends the poll on its way, to begin the next
+	link    Link
+	refused *Refusal
+	update  Update
+}
+
+// New returns an Agent; it does nothing yet.
+func New(cfg Config) *Agent {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = 15 * time.Second
+	}
+	if cfg.Trust <= 0 {
+		cfg.Trust = 10 * time.Minute
+	}
+	return &Agent{cfg: cfg, wake: make(chan struct{}, 1)}
+}
+
+// Run keeps the node running what it should until the context ends; the containers go
+// on after it. It returns early only if the directory cannot be used.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.open(); err != nil {
+		return err
+	}
+	defer a.store.Close()
+	defer a.pull.Close()
+	a.boot(ctx) // read before dialing: the site may be offline
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.apply.Run(ctx) })
+	g.Go(func() error { return a.updating(ctx) })
+	g.Go(func() error { return a.pulling(ctx) })
+	g.Go(func() error { return control.Serve(ctx, a.cfg.Dir, a.handler()) })
+	return g.Wait()
+}
+
+func (a *Agent) open() (err error) {
+	dir := a.cfg.Dir
+	if a.settings, err = LoadSettings(dir); err != nil {
+		return err
+	}
+	if a.key, err = identity.Load(filepath.Join(dir, keyFile)); err != nil {
+		return fmt.Errorf("node key: %w", err)
+	}
+	doc, err := os.ReadFile(filepath.Join(dir, rootFile))
+	if err != nil {
+		return fmt.Errorf("root of trust: %w", err)
+	}
+	if a.first, err = trust.Parse(doc); err != nil {
+		return fmt.Errorf("root of trust: %w", err)
+	}
+	if got := a.first.Fingerprint(); got != a.settings.Fingerprint {
+		return fmt.Errorf("root of trust: %s has the fingerprint %s, but %s was pinned; restore the file, or run 'selvedge-edge init' with the right one",
+			rootFile, got, a.settings.Fingerprint)
+	}
+	if a.store, err = store.Open(store.Config{Dir: filepath.Join(dir, storeDir), Node: a.settings.Node, Key: a.key}); err != nil {
+		return err
+	}
+	for _, p := range a.store.Status().Problems {
+		a.cfg.Log.Warn("store", "problem", p)
+	}
+	a.root = a.first
+	if docs, ok := a.store.Root(); ok {
+		if a.root, err = trust.Walk(a.first, docs); err != nil {
+			a.cfg.Log.Error("stored root documents are not used; they are fetched anew", "err", err)
+			a.root = a.first
+		}
+	}
+	a.pull, err = pull.New(pull.Config{
+		Registry: a.settings.Registry, Prefix: a.settings.Prefix, Node: a.settings.Node,
+		CAFile: a.settings.CAFile, CredentialsFile: a.settings.CredentialsFile,
+		AllowHTTP: a.settings.AllowHTTP, Now: a.store.Now,
+	})
+	if err != nil {
+		return errors.Join(err, a.store.Close())
+	}
+	a.apply = apply.New(apply.Config{
+		Runtime: a.cfg.Runtime, FilesDir: filepath.Join(dir, "files"), Drift: a.cfg.Drift, Log: a.cfg.Log,
+	})
+	return nil
+}
+
+// storeDir is the store's directory below the agent's.
+const storeDir = "store"
+
+// handler answers 'selvedge-edge status'.
+func (a *Agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { control.Reply(w, a.Status(), nil) })
+	mux.HandleFunc("POST /wake", func(w http.ResponseWriter, _ *http.Request) {
+		a.look()
+		a.mu.Lock()
+		if a.sooner != nil {
+			a.sooner() // a retry by hand asks for the newest state anew
+		}
+		a.mu.Unlock()
+		control.Reply(w, struct{}{}, nil)
+	})
+	return mux
+}
+
+// look makes the loop look at once whether there is something to begin.
+func (a *Agent) look() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) verifier() verify.Verifier {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return verify.Verifier{Node: a.settings.Node, PublicKey: a.key.Public(), Root: a.root}
+}

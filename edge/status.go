@@ -1,0 +1,158 @@
+package edge
+
+import (
+	"path/filepath"
+	"time"
+
+	"selvedge/edge/apply"
+	"selvedge/edge/identity"
+	"selvedge/edge/store"
+)
+
+// Status is what the agent knows of its node.
+type Status struct {
+	Node      string       `json:"node"`
+	PublicKey string       `json:"publicKey"`
+	Registry  string       `json:"registry"`
+	Running   bool         `json:"running"` // the agent; false: what follows is from its files
+	Link      Link         `json:"link,omitzero"`
+	Refused   *Refusal     `json:"refused,omitempty"`
+	Update    Update       `json:"update,omitzero"`
+	Store     store.Status `json:"store"`
+	Apply     apply.Status `json:"apply,omitzero"`
+}
+
+// Link is how the registry was last met.
+type Link struct {
+	Contact time.Time `json:"contact,omitzero"` // last answer
+	Error   string    `json:"error,omitempty"`  // why there is no state, or no answer
+	Since   time.Time `json:"since,omitzero"`   // of Error
+}
+
+// Refusal is an answer that was not believed, or could not be kept: an alarm.
+type Refusal struct {
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message"`
+	Generation int64     `json:"generation,omitempty"`
+	Digest     string    `json:"digest,omitempty"`
+	Since      time.Time `json:"since"`
+	Count      int       `json:"count"`
+}
+
+// Well reports whether the node runs what is wanted, as far as it knows, in health.
+func (s Status) Well() bool {
+	return s.Running && s.Store.Current != nil && s.Apply.Healthy && s.Refused == nil && s.Store.Hold == nil &&
+		s.Store.Current.Generation == s.Store.Floor.Generation
+}
+
+// Status returns what is known now.
+func (a *Agent) Status() Status {
+	s := Status{Node: a.settings.Node, PublicKey: a.key.Public(), Registry: a.settings.Registry, Running: true,
+		Store: a.store.Status(), Apply: a.apply.Status()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Link, s.Update = a.link, a.update
+	if s.Update.Phase == "" {
+		s.Update.Phase = Idle
+	}
+	if a.refused != nil {
+		r := *a.refused
+		s.Refused = &r
+	}
+	return s
+}
+
+// ReadStatus returns what the files of an agent tell that does not run.
+func ReadStatus(dir string) (Status, error) {
+	settings, key, err := load(dir)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Node: settings.Node, PublicKey: key.Public(), Registry: settings.Registry, Store: store.Status{Node: settings.Node}}
+	if st, err := store.Read(filepath.Join(dir, storeDir), settings.Node, key.Public()); err == nil {
+		s.Store = st // otherwise it never ran
+	}
+	return s, nil
+}
+
+// Hold keeps a node where it is, across restarts: nothing new is begun.
+func Hold(dir, reason string) error {
+	_, key, err := load(dir)
+	if err != nil {
+		return err
+	}
+	return store.Hold(filepath.Join(dir, storeDir), key, reason, time.Now())
+}
+
+// Release ends a hold, and has the agent try again what failed here.
+func Release(dir string) error {
+	settings, key, err := load(dir)
+	if err != nil {
+		return err
+	}
+	return store.Release(filepath.Join(dir, storeDir), settings.Node, key)
+}
+
+func load(dir string) (Settings, *identity.Key, error) {
+	settings, err := LoadSettings(dir)
+	if err != nil {
+		return Settings{}, nil, err
+	}
+	key, err := identity.Load(filepath.Join(dir, keyFile))
+	return settings, key, err
+}
+
+// contact notes an answer; why is set if it held no state.
+func (a *Agent) contact(why error) {
+	if err := a.store.Contact(); err != nil {
+		a.cfg.Log.Warn("note the time of contact", "err", err)
+	}
+	a.mu.Lock()
+	was := a.link
+	a.link = Link{Contact: time.Now()}
+	if why != nil {
+		a.link.Error, a.link.Since = why.Error(), since(was, why)
+	}
+	a.mu.Unlock()
+	switch {
+	case why != nil && was.Error != why.Error():
+		a.cfg.Log.Warn("no state for this node", "err", why)
+	case why == nil && was.Error != "":
+		a.cfg.Log.Info("the registry answers again")
+	}
+}
+
+// lost notes that there was no answer, and says it once.
+func (a *Agent) lost(why error) {
+	a.mu.Lock()
+	was := a.link
+	a.link.Error, a.link.Since = why.Error(), since(was, why)
+	a.mu.Unlock()
+	if was.Error != why.Error() {
+		a.cfg.Log.Warn("no answer from the registry; running on", "err", why)
+	}
+}
+
+func since(was Link, why error) time.Time {
+	if was.Error == why.Error() {
+		return was.Since
+	}
+	return time.Now()
+}
+
+// alarm notes a refusal, or with nil that all is well, and logs each once.
+func (a *Agent) alarm(r *Refusal) {
+	a.mu.Lock()
+	was := a.refused
+	if r != nil {
+		r.Since, r.Count = time.Now(), 1
+		if was != nil && was.Message == r.Message {
+			r.Since, r.Count = was.Since, was.Count+1
+		}
+	}
+	a.refused = r
+	a.mu.Unlock()
+	if r != nil && (was == nil || was.Message != r.Message) {
+		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "err", r.Message)
+	}
+}
