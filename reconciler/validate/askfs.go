@@ -17,6 +17,7 @@ type askFS struct {
 	w io.Writer
 
 	dirs  map[string][]entry // nil: missing
+	cue   map[string][]entry // the CUE files alone; nil: missing
 	files map[string]*file
 	order []string // files in the order of their first reading
 }
@@ -28,7 +29,7 @@ type file struct {
 }
 
 func newAskFS(r io.Reader, w io.Writer) *askFS {
-	return &askFS{r: r, w: w, dirs: map[string][]entry{}, files: map[string]*file{}}
+	return &askFS{r: r, w: w, dirs: map[string][]entry{}, cue: map[string][]entry{}, files: map[string]*file{}}
 }
 
 func (a *askFS) ask(kind frameKind, name string) (byte, []byte, error) {
@@ -48,26 +49,31 @@ func (a *askFS) ask(kind frameKind, name string) (byte, []byte, error) {
 	return body[0], body[1:], nil
 }
 
-func (a *askFS) list(dir string) ([]entry, error) {
-	if es, ok := a.dirs[dir]; ok {
+func (a *askFS) list(dir string) ([]entry, error) { return a.listing(frameList, a.dirs, dir) }
+
+// listCUE lists a directory's CUE files: other files may come and go.
+func (a *askFS) listCUE(dir string) ([]entry, error) { return a.listing(frameCUE, a.cue, dir) }
+
+func (a *askFS) listing(kind frameKind, known map[string][]entry, dir string) ([]entry, error) {
+	if es, ok := known[dir]; ok {
 		if es == nil {
 			return nil, fs.ErrNotExist
 		}
 		return es, nil
 	}
-	status, body, err := a.ask(frameList, dir)
+	status, body, err := a.ask(kind, dir)
 	if err != nil {
 		panic(err) // the parent is gone, and so is the reason to go on
 	}
 	if status != answerOK {
-		a.dirs[dir] = nil
+		known[dir] = nil
 		return nil, fs.ErrNotExist
 	}
 	es := []entry{}
 	if err := json.Unmarshal(body, &es); err != nil {
 		panic(err)
 	}
-	a.dirs[dir] = es
+	known[dir] = es
 	return es, nil
 }
 

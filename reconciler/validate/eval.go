@@ -109,14 +109,14 @@ func (u *unit) sayOf(kind, name, format string, args ...any) {
 // readOwn parses the directory's own CUE files and checks what can be told from the
 // text alone. It reports whether there is anything to evaluate.
 func (u *unit) readOwn() bool {
-	es, err := u.fs.list(u.job.Dir)
+	es, err := u.fs.listCUE(u.job.Dir)
 	if err != nil {
 		return false
 	}
 	packages := map[string][]string{}
 	text := false // whether a file that does not parse looks like a workspace
 	for _, e := range es {
-		if e.Kind != isFile || !strings.HasSuffix(e.Name, ".cue") || hidden(e.Name) {
+		if hidden(e.Name) {
 			continue
 		}
 		p := path.Join(u.job.Dir, e.Name)

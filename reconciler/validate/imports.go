@@ -56,7 +56,7 @@ func (u *unit) imports(f *ast.File) {
 		}
 		dir, err := importDir(p, u.module)
 		if err == nil && dir != "" {
-			_, err = u.fs.list(dir)
+			_, err = u.fs.listCUE(dir)
 		}
 		if err != nil {
 			u.say(u.position(spec.Path.Pos()), "%s", importProblem(p, dir, u.module))

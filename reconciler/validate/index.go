@@ -41,13 +41,15 @@ type index struct {
 	tree  Tree
 	dirs  map[string][]entry
 	files map[string]struct{}
-	ids   map[string]string // of files and directories, filled when asked for
+	// IDs are filled when they are asked for.
+	ids    map[string]string // of files and directories
+	cueIDs map[string]string // of directories as far as CUE files go
 	// problems are those of names and kinds: what CUE would skip without a word.
 	problems []fleet.Problem
 }
 
 func readIndex(ctx context.Context, tree Tree) (*index, error) {
-	x := &index{tree: tree, dirs: map[string][]entry{}, files: map[string]struct{}{}, ids: map[string]string{}}
+	x := &index{tree: tree, dirs: map[string][]entry{}, files: map[string]struct{}{}, ids: map[string]string{}, cueIDs: map[string]string{}}
 	n := 0
 	var walk func(dir string, depth int) error
 	walk = func(dir string, depth int) error {
@@ -171,6 +173,35 @@ func (x *index) id(p string) (string, error) {
 	}
 	x.ids[p] = id
 	return id, nil
+}
+
+// cueFiles returns the CUE files of a directory, and false if there is no such directory.
+func (x *index) cueFiles(dir string) ([]entry, bool) {
+	es, ok := x.dirs[dir]
+	out := []entry{}
+	for _, e := range es {
+		if e.Kind == isFile && strings.HasSuffix(e.Name, ".cue") {
+			out = append(out, e)
+		}
+	}
+	return out, ok
+}
+
+// cueID names the CUE files of a directory.
+func (x *index) cueID(dir string) string {
+	if id, ok := x.cueIDs[dir]; ok {
+		return id
+	}
+	id := ""
+	if es, ok := x.cueFiles(dir); ok {
+		h := sha256.New()
+		for _, e := range es {
+			fmt.Fprintf(h, "%s\x00", e.Name)
+		}
+		id = "c" + hex.EncodeToString(h.Sum(nil)[:16])
+	}
+	x.cueIDs[dir] = id
+	return id
 }
 
 // read returns a file's content unless it is larger than max.

@@ -81,12 +81,12 @@ func (l *loader) instance(dir, top, pkg, importPath string) *build.Instance {
 	own := 0
 	for _, d := range dirs {
 		own = 0
-		es, err := l.fs.list(d)
+		es, err := l.fs.listCUE(d)
 		if err != nil {
 			continue
 		}
 		for _, e := range es {
-			if e.Kind != isFile || !strings.HasSuffix(e.Name, ".cue") || hidden(e.Name) {
+			if hidden(e.Name) {
 				continue
 			}
 			f, err := l.parse(path.Join(d, e.Name))
@@ -138,7 +138,7 @@ func (l *loader) load(pos token.Pos, p string) *build.Instance {
 	}
 	pkg := ast.ParseImportPath(p).Qualifier
 	if err == nil {
-		_, err = l.fs.list(dir)
+		_, err = l.fs.listCUE(dir)
 	}
 	if err != nil {
 		inst := l.ctx.NewInstance(dir, nil)

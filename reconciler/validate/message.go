@@ -51,7 +51,7 @@ func (u *unit) take(e cueerrors.Error) finding {
 		}
 		f.path = append(f.path, s)
 	}
-	if f.msg == "import failed" || f.msg == "@embed" || strings.HasPrefix(f.msg, "failed to ") || f.msg == "" { // the reason is inside
+	if f.msg == "import failed" || f.msg == "@embed" || strings.HasPrefix(f.msg, "failed to ") || strings.HasPrefix(f.msg, "error in call to ") || f.msg == "" { // the reason is inside
 		f.msg = strings.TrimPrefix(e.Error(), strings.Join(e.Path(), ".")+": ")
 	}
 	for _, p := range append(e.InputPositions(), e.Position()) {

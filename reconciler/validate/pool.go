@@ -183,7 +183,7 @@ func (c *child) end() {
 
 // reader answers a child's questions.
 type reader interface {
-	list(dir string) ([]byte, error)
+	list(dir string, cueOnly bool) ([]byte, error)
 	read(file string) ([]byte, error)
 }
 
@@ -301,8 +301,8 @@ func (c *child) talk(payload []byte, src reader, l Limits) (*result, string, err
 		switch kind {
 		case frameRead:
 			answer, err = src.read(string(body))
-		case frameList:
-			answer, err = src.list(string(body))
+		case frameList, frameCUE:
+			answer, err = src.list(string(body), kind == frameCUE)
 		case frameResult:
 			res := new(result)
 			if err := json.Unmarshal(body, res); err != nil {
@@ -341,7 +341,9 @@ func (c *child) reason(err error, l Limits) string {
 		return fmt.Sprintf("it used more than %v of processor time; %s", l.CPU, simplify)
 	case strings.Contains(text, "stack overflow") || strings.Contains(text, "stack exceeds"):
 		return "values are nested too deeply; flatten them"
-	case strings.Contains(text, "out of memory") || strings.Contains(text, "cannot allocate memory"):
+	// Go 1.26's collector follows a nil pointer when it gets no memory for itself; a
+	// nil pointer of the evaluator would be a panic, and caught.
+	case strings.Contains(text, "out of memory") || strings.Contains(text, "cannot allocate") || strings.HasPrefix(text, "SIGSEGV"):
 		return fmt.Sprintf("it needed more than %d MiB of memory; split the workspace, or %s", l.Memory>>20, simplify)
 	}
 	return diedAlone

@@ -108,6 +108,7 @@ type readOp string
 const (
 	opRead  readOp = "r"
 	opList  readOp = "l"
+	opCUE   readOp = "c" // the CUE files of a directory
 	opAbove readOp = "a" // what a directory above evaluates to
 )
 
@@ -123,7 +124,7 @@ type recorder struct {
 func (r *recorder) note(op readOp, p string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	id, err := r.x.id(p)
+	id, err := r.x.recorded(op, p)
 	if err != nil {
 		return err
 	}
@@ -134,11 +135,26 @@ func (r *recorder) note(op readOp, p string) error {
 	return nil
 }
 
-func (r *recorder) list(dir string) ([]byte, error) {
-	if err := r.note(opList, dir); err != nil {
+// recorded names what a question about a path is answered with.
+func (x *index) recorded(op readOp, p string) (string, error) {
+	if op == opCUE {
+		return x.cueID(p), nil
+	}
+	return x.id(p)
+}
+
+func (r *recorder) list(dir string, cueOnly bool) ([]byte, error) {
+	op := opList
+	if cueOnly {
+		op = opCUE
+	}
+	if err := r.note(op, dir); err != nil {
 		return nil, err
 	}
 	es, ok := r.x.dirs[dir]
+	if cueOnly {
+		es, ok = r.x.cueFiles(dir)
+	}
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -342,7 +358,7 @@ func (r *round) holds(vd *verdict, above []readRecord) bool {
 			ups++
 			continue
 		}
-		if id, err := r.x.id(rr.Path); err != nil || id != rr.ID {
+		if id, err := r.x.recorded(rr.Op, rr.Path); err != nil || id != rr.ID {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ const (
 	frameAnswer                      // parent: status byte, then bytes
 	frameRead                        // child: path of a file
 	frameList                        // child: path of a directory
+	frameCUE                         // child: path of a directory, of which only the CUE files matter
 	frameResult                      // child: JSON of a result
 )
 
@@ -59,7 +60,7 @@ func readFrame(r io.Reader, max int64) (frameKind, []byte, error) {
 		return 0, nil, fmt.Errorf("frame without a kind")
 	case kind < frameJob || kind > frameResult:
 		return 0, nil, fmt.Errorf("frame of unknown kind %d", kind)
-	case (kind == frameRead || kind == frameList) && n > maxPath:
+	case (kind == frameRead || kind == frameList || kind == frameCUE) && n > maxPath:
 		return 0, nil, fmt.Errorf("path of %d bytes, more than %d", n, maxPath)
 	case n > max:
 		return 0, nil, &tooMuchError{n, max}
