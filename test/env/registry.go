@@ -50,6 +50,11 @@ var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
 // StartRegistry starts a private OCI registry below the temporary folder. With an
 // htpasswd file (bcrypt) it asks for passwords. Stop it after use.
 func StartRegistry(htpasswd string) (*OCIRegistry, error) {
+	return StartRegistryAt("127.0.0.1:0", htpasswd)
+}
+
+// StartRegistryAt is StartRegistry on an address of loopback.
+func StartRegistryAt(addr, htpasswd string) (*OCIRegistry, error) {
 	dir, err := os.MkdirTemp("", "selvedge-registry-")
 	if err != nil {
 		return nil, err
@@ -59,8 +64,8 @@ log: {level: info, accesslog: {disabled: true}}
 storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: true}
-http: {addr: "127.0.0.1:0"}
-`, filepath.Join(dir, "data"))
+http: {addr: %q}
+`, filepath.Join(dir, "data"), addr)
 	if htpasswd != "" {
 		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", htpasswd)
 	}
