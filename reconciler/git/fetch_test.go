@@ -468,3 +468,32 @@ func TestPlainHTTPOnLoopback(t *testing.T) {
 	cfg.Remote = plain.URL + "/bare.git"
 	wantHead(t, New(cfg), work.git("rev-parse", "HEAD"), First)
 }
+
+// TestLongHistories makes the two sides find what they share among hundreds of commits.
+func TestLongHistories(t *testing.T) {
+	_, bare, work, cfg := remoteSource(t)
+	grow := func(branch, from string, n int) string {
+		var in strings.Builder
+		for i := range n {
+			fmt.Fprintf(&in, "commit refs/heads/%s\ncommitter Ana <ana@example.com> %d +0000\ndata 1\nc\n", branch, 1_700_000_000+i)
+			if i == 0 {
+				fmt.Fprintf(&in, "from %s\n", from)
+			}
+			text := fmt.Sprint(branch, i)
+			fmt.Fprintf(&in, "M 100644 inline f\ndata %d\n%s\n", len(text), text)
+		}
+		bare.gitIn(in.String(), "fast-import", "--quiet", "--force")
+		return bare.git("rev-parse", branch)
+	}
+	start := work.git("rev-parse", "HEAD")
+	src := New(cfg)
+	wantHead(t, src, start, First)
+	wantHead(t, src, grow("main", start, 600), Forward)
+	wantHead(t, src, grow("main", start, 3), Rewritten) // beyond all that is offered
+	wantHead(t, src, grow("main", "main~0", 700), Forward)
+	mid := bare.git("rev-parse", "main~20")
+	wantHead(t, src, grow("main", mid, 30), Rewritten)
+	bare.git("gc", "-q", "--prune=now")
+	wantFile(t, wantHead(t, src, grow("main", "main~0", 1), Forward).Tree, "f", "main0")
+	testRepo{t, clonePath(cfg.Dir, 1)}.git("fsck", "--full")
+}

@@ -40,7 +40,7 @@ func locate(dir string, up bool) (layout, error) {
 		}
 		if !up || filepath.Dir(at) == at {
 			return layout{}, &Error{Op: "open", What: abs, Kind: ErrNotRepository,
-				Why: "it holds neither .git nor HEAD, objects and refs", Hint: "check the path, or make one with git init"}
+				Why: "neither it nor a .git in it holds HEAD, objects and refs", Hint: "check the path, or make one with git init"}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/osfs"
@@ -30,6 +31,8 @@ const (
 	maxMetaBytes    = 16 << 20 // a directory, commit or tag object
 	maxPackfiles    = 10_000   // packs of a repository
 	maxPointerBytes = 64 << 10
+	rereads         = 4 // of an object, while packs come and go
+	rereadWait      = 10 * time.Millisecond
 )
 
 // objects reads a repository's objects, checked against their hashes. Objects never
@@ -55,9 +58,11 @@ func newObjects(l layout, lim Limits) *objects {
 	return o
 }
 
-// reopen forgets what was learnt of packs. Descriptors of the old stores are closed when
-// nothing refers to them any more: a reader may still be at work. Call it with mu held.
+// reopen forgets what was learnt of packs. Call it with mu held, as readers hold it too.
 func (o *objects) reopen() {
+	for _, s := range o.stores {
+		s.Close() // read only: nothing can be lost
+	}
 	o.packs = o.packNames()
 	opts := filesystem.Options{MaxOpenDescriptors: openPacks, LargeObjectThreshold: max(o.limits.FileBytes, maxMetaBytes)}
 	objectCache := cache.NewObjectLRU(deltaCache)
@@ -175,13 +180,16 @@ func (o *objects) retry(ask func(*filesystem.Storage) error) error {
 				first = err // damage says more than absence
 			}
 		}
-		if attempt == 2 {
+		if attempt == rereads {
 			return first
 		}
 		// go-git caches what it could read of a damaged loose object, so its second
 		// answer differs from its first: start clean after any other error too
-		if errors.Is(first, plumbing.ErrObjectNotFound) && o.packNames() == o.packs {
+		if (attempt > 0 || errors.Is(first, plumbing.ErrObjectNotFound)) && o.packNames() == o.packs {
 			return first
+		}
+		if attempt > 0 { // packs are being replaced one after the other
+			time.Sleep(time.Duration(attempt) * rereadWait)
 		}
 		o.reopen()
 	}
@@ -258,12 +266,25 @@ func (q quietFS) Open(name string) (billy.File, error) {
 	return q.Filesystem.Open(name)
 }
 
-// ReadDir hides packs without an index: they are being written, or were never finished,
-// and go-git would give up the whole repository for them.
+// ReadDir leaves out what vanishes while it lists: billy makes an error of it, and go-git
+// takes that for a repository without packs. It hides packs without an index: they are
+// being written, or were never finished, and go-git would give up the whole repository.
 func (q quietFS) ReadDir(name string) ([]os.FileInfo, error) {
-	list, err := q.Filesystem.ReadDir(name)
-	if err != nil || filepath.ToSlash(filepath.Clean(name)) != "objects/pack" {
-		return list, err
+	entries, err := os.ReadDir(filepath.Join(q.Root(), name))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]os.FileInfo, 0, len(entries))
+	for _, e := range entries {
+		switch st, err := e.Info(); {
+		case err == nil:
+			list = append(list, st)
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	if filepath.ToSlash(filepath.Clean(name)) != "objects/pack" {
+		return list, nil
 	}
 	indexed := make(map[string]bool, len(list)/2)
 	for _, e := range list {

@@ -221,3 +221,66 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+// TestReadingWhileGitRepacks reads all the time while pushes come and packs are replaced.
+func TestReadingWhileGitRepacks(t *testing.T) {
+	bare, work := bareAndClone(t)
+	stop := make(chan struct{})
+	done := make(chan error, 2)
+	src := New(Config{Remote: bare.dir, Branch: "main", Log: silent})
+	old := mustHead(t, src)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			c, err := src.Head(context.Background())
+			if err == nil {
+				_, err = c.Tree.ReadFile("a.txt")
+			}
+			if err == nil {
+				_, err = c.Tree.ReadFile("sub/b.txt")
+			}
+			if err == nil { // nothing of it is cached
+				_, err = New(Config{Remote: bare.dir, Since: old.Hash, Log: silent}).Head(context.Background())
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			args := [][]string{{"repack", "-q", "-a", "-d"}, {"gc", "-q"}, {"repack", "-q", "-A", "-d"}, {"pack-refs", "--all"}, {"prune-packed"}}[i%5]
+			if out, err := bare.try("", args...); err != nil {
+				done <- fmt.Errorf("%v: %w: %s", args, err, out)
+				return
+			}
+		}
+	}()
+	var h string
+	for i := range 15 {
+		h = work.commit("push", "a.txt", strings.Repeat("x", i+10))
+		// git itself loses a race against gc now and then, and says so
+		eventually(t, "pushed", func() bool { _, err := work.try("", "push", "-q", "origin", "main"); return err == nil })
+	}
+	close(stop)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	wantFile(t, mustHead(t, src).Tree, "a.txt", strings.Repeat("x", 24))
+	wantFile(t, old.Tree, "a.txt", "one\n")
+	wantHead(t, src, h, Same)
+}
