@@ -84,14 +84,18 @@ func (r *Resolver) Resolve(f *fleet.Fleet, before Accepted) *Result {
 	all := make(map[string]*workspace, len(f.Workspaces))
 	for path, src := range f.Workspaces {
 		w := r.memo[path]
-		if w == nil || src.ID == "" || w.id != src.ID || (w.src.Unit == nil) != (src.Unit == nil) {
+		if w == nil || src.ID == "" || w.id != src.ID || w.evaluated != (src.Unit != nil) {
 			w = render(r.cfg, path, src)
 		}
-		w.src = src // the same values, and the older ones can be freed
+		w.src = src
 		all[path] = w
 	}
+	out := join(all, before)
+	for _, w := range all {
+		w.src = nil
+	}
 	r.memo = all
-	return join(f, all, before)
+	return out
 }
 
 // Render computes the state of one node, as Resolve does, from its workspace alone:
@@ -126,7 +130,7 @@ func Render(f *fleet.Fleet, node string) (Rendered, error) {
 }
 
 // join puts the workspaces together: who is refused, who holds what, what is said.
-func join(f *fleet.Fleet, all map[string]*workspace, before Accepted) *Result {
+func join(all map[string]*workspace, before Accepted) *Result {
 	c := newClaims(all, before)
 	found := c.settle()
 

@@ -83,9 +83,9 @@ func TestErrors(t *testing.T) {
 		{"nothing wrong", func(*fleet.Unit) {}, ""},
 
 		{"engine unknown", func(u *fleet.Unit) { u.Platform.Engine = 2 },
-			`folders/a/line-1: platform: engine 2 is not one of this program, which knows 1 to 1; upgrade it before raising platform.engine`},
+			`platform.cue: platform: engine 2 is not one of this program, which knows 1 to 1; upgrade it before raising platform.engine`},
 		{"engine unset", func(u *fleet.Unit) { u.Platform.Engine = 0 },
-			`folders/a/line-1: platform: engine 0 is not one of this program, which knows 1 to 1; upgrade it before raising platform.engine`},
+			`platform.cue: platform: engine 0 is not one of this program, which knows 1 to 1; upgrade it before raising platform.engine`},
 
 		{"node list", func(u *fleet.Unit) {
 			inApp(u, "hmi", func(a *fleet.App) { a.Placement.Nodes = []string{"gw-1", "gw-9"} })
@@ -633,7 +633,7 @@ func TestRender(t *testing.T) {
 		t.Error("one node rendered alone differs")
 	}
 	for name, want := range map[string]string{
-		"gw-2": "no identity yet", "gone": "no accepted workspace declares it", "x": "its workspace is refused: folders/c: platform: engine 9", "twin": "declared in [folders/d folders/e]",
+		"gw-2": "no identity yet", "gone": "no accepted workspace declares it", "x": "its workspace is refused: platform.cue: platform: engine 9", "twin": "declared in [folders/d folders/e]",
 	} {
 		if _, err := Render(f, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)

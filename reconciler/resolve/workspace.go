@@ -12,9 +12,10 @@ import (
 
 // workspace is what is known of one workspace by itself.
 type workspace struct {
-	path string
-	id   string
-	src  *fleet.Source
+	path      string
+	id        string
+	src       *fleet.Source // while it is resolved; what is remembered does not hold its values
+	evaluated bool
 
 	refused  bool
 	problems []fleet.Problem
@@ -30,7 +31,7 @@ type loose struct {
 
 // render resolves one workspace by itself.
 func render(cfg Config, path string, src *fleet.Source) *workspace {
-	w := &workspace{path: path, id: src.ID, src: src}
+	w := &workspace{path: path, id: src.ID, src: src, evaluated: src.Unit != nil}
 	if src.Unit == nil {
 		w.refused = true
 		return w
@@ -62,6 +63,9 @@ func (w *workspace) origin(kind, name string) fleet.Origin {
 		if o, ok := w.src.Entities[key]; ok {
 			return o
 		}
+	}
+	if kind == "platform" { // it is nowhere else, and one mistake for all workspaces
+		return fleet.Origin{Position: fleet.Position{File: "platform.cue"}}
 	}
 	return fleet.Origin{Position: fleet.Position{File: w.path}, Scope: w.path}
 }
