@@ -73,8 +73,8 @@ func (r *Runtime) prepareNetwork() error {
 	if err != nil || !p.Addr().Is4() || p.Bits() > 29 {
 		return fmt.Errorf("subnet %q of the bridge: give an IPv4 network such as 10.203.7.0/24", subnet)
 	}
-	r.net = r.conflist(p.Masked())
-	b, err := json.MarshalIndent(r.net, "", "  ")
+	r.subnet = p.Masked()
+	b, err := json.MarshalIndent(r.conflist(r.subnet), "", "  ")
 	if err != nil {
 		return fmt.Errorf("prepare the bridge network: %w", err)
 	}

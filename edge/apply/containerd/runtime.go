@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,9 +66,10 @@ type Runtime struct {
 	mu     sync.Mutex
 	conn   *client.Client
 	plain  *client.Client // under conn's container store
+	data   string         // nerdctl's data folder
 	swept  bool
 	making sync.RWMutex // held for reading while a container is made or removed: sweep must not see halves
-	net    netConf
+	subnet netip.Prefix // set before conn
 }
 
 var (
@@ -184,10 +187,19 @@ func (r *Runtime) globals() types.GlobalCommandOptions {
 
 // store is nerdctl's data folder for this containerd.
 func (r *Runtime) store() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.data != "" { // its name is found through the socket, which goes with containerd
+		return r.data, nil
+	}
 	s, err := clientutil.DataStore(r.c.DataDir, r.c.Address)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("open the container data: %w: %w", apply.ErrUnavailable, err)
+	}
 	if err != nil {
 		return "", r.wrap("open the container data", err)
 	}
+	r.data = s
 	return s, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,7 +164,8 @@ func (r *Runtime) sweepOne(id string) error {
 		return err
 	}
 	full := r.c.Namespace + "-" + id
-	errs := []error{r.dropChains(full), endReserver(filepath.Join(r.runFolder(), id, "port-reserver.pid")), r.dropLease(full)}
+	errs := []error{endReserver(filepath.Join(r.runFolder(), id, "port-reserver.pid")), r.dropLease(full),
+		again(func() error { return r.dropChains(full) }), again(r.dropForwards)}
 	for _, path := range []string{
 		filepath.Join(r.runFolder(), id),
 		filepath.Join(dataStore, "containers", r.c.Namespace, id),
@@ -181,6 +183,15 @@ func (r *Runtime) sweepOne(id string) error {
 		return fmt.Errorf("sweep after container %.12s: %w", id, err)
 	}
 	return nil
+}
+
+// again tries a second time, from a new look: a late hook of the same container may
+// have removed in between what the first look saw.
+func again(do func() error) error {
+	if do() == nil {
+		return nil
+	}
+	return do()
 }
 
 // endReserver ends the process that held a container's ports, if it still does.
@@ -221,6 +232,33 @@ func (r *Runtime) dropLease(full string) error {
 		}
 	}
 	return err
+}
+
+// dropForwards removes the firewall plugin's rules for addresses of our subnet that
+// nobody leases: it forgets them when a container's network is gone before it is asked.
+func (r *Runtime) dropForwards() error {
+	out, err := iptables("-t", "filter", "-S")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		rule, ok := strings.CutPrefix(strings.TrimSpace(line), "-A CNI-FORWARD ")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(rule) // -s 10.203.7.2/32 -j ACCEPT, or -d …
+		p, err := netip.ParsePrefix(f[min(1, len(f)-1)])
+		if err != nil || p.Bits() != 32 || !r.subnet.Contains(p.Addr()) {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(r.c.RunDir, "leases", networkName, p.Addr().String())); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if _, err := iptables(append([]string{"-t", "filter", "-D", "CNI-FORWARD"}, words(rule)...)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // chainNames are the names that the bridge and portmap plugins give a container's
