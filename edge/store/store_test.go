@@ -391,3 +391,10 @@ func BenchmarkUpdate(b *testing.B) {
 		i++
 	}
 }
+
+func marshal(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	must(t, err)
+	return b
+}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -497,7 +496,7 @@ func FuzzBundle(f *testing.F) {
 		p.bundleRaw = func([]byte) []byte { return b }
 		s, err := p.verify(t)
 		if err == nil && (s.ContentDigest() != want || !json.Valid(b)) {
-			t.Fatal(fmt.Sprintf("accepted with %q", b))
+			t.Fatalf("accepted with %q", b)
 		}
 	})
 }
