@@ -142,6 +142,18 @@ func (t *Tree) Hash(name string) (string, error) {
 	return e.hash.String(), nil
 }
 
+// Subtree is the tree of a directory, for a config repo that is a part of a Git repository.
+func (t *Tree) Subtree(name string) (*Tree, error) {
+	e, err := t.find("open", name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.directory("open", name, e); err != nil {
+		return nil, err
+	}
+	return &Tree{objects: t.objects, root: e.hash}, nil
+}
+
 // find walks to a name through the directories above it.
 func (t *Tree) find(op, name string) (entry, error) {
 	if !fs.ValidPath(name) {

@@ -40,6 +40,14 @@ func TestTreeIsAFileSystem(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantFile(t, tree, "a/b/c.txt", "deep")
+		below, err := tree.Subtree("a/b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFile(t, below, "c.txt", "deep")
+		if _, err := tree.Subtree("a.cue"); err == nil {
+			t.Error("a file was taken for a tree")
+		}
 		st, err := tree.Stat("run.sh")
 		if err != nil || st.Mode() != 0o555 || st.Size() != 9 || st.Name() != "run.sh" {
 			t.Errorf("run.sh: %v %v", st, err)
