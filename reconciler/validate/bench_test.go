@@ -1,10 +1,12 @@
 package validate
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -107,11 +109,42 @@ func BenchmarkOneChanged(b *testing.B) {
 func BenchmarkRestart(b *testing.B) {
 	dir := bigRepo(b, 100)
 	file := filepath.Join(b.TempDir(), "cache")
+	first := New(Config{CacheFile: file})
+	check(b, first, dir)
+	if err := first.Close(); err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
 		v := New(Config{CacheFile: file})
 		check(b, v, dir)
 		if err := v.Close(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkUnit is one workspace in this process, without the pipe.
+func BenchmarkUnit(b *testing.B) {
+	dir := bigRepo(b, 1)
+	x, err := readIndex(context.Background(), tree(b, dir))
+	if err != nil {
+		b.Fatal(err)
+	}
+	rec := &recorder{mu: new(sync.Mutex), x: x, limits: Limits{}.orDefaults(), reads: map[readRecord]struct{}{}}
+	const ws = "folders/plant-0/line-0"
+	for b.Loop() {
+		a := newAskFS(nil, nil)
+		for d := range x.dirs {
+			a.dirs[d] = x.dirs[d]
+			a.cue[d], _ = x.cueFiles(d)
+		}
+		for p := range x.files {
+			data, err := rec.read(p)
+			a.files[p] = &file{data: data, err: err}
+		}
+		res := evaluate(job{Dir: ws, Above: []string{".", "folders/plant-0"}, Problems: 100}, a)
+		if res.Unit == nil {
+			b.Fatal(res.Problems)
 		}
 	}
 }

@@ -338,10 +338,12 @@ func (r *round) job(dir string) (job, []readRecord) {
 
 // remembered returns the verdict of an earlier round if everything it read is as it was.
 func (r *round) remembered(dir string, above []readRecord) *verdict {
-	for _, vd := range []*verdict{r.v.known[dir], r.v.store.get(dir)} {
-		if vd != nil && !vd.Result.Killed && r.holds(vd, above) {
-			return vd
-		}
+	ok := func(vd *verdict) bool { return vd != nil && !vd.Result.Killed && r.holds(vd, above) }
+	if vd := r.v.known[dir]; ok(vd) {
+		return vd
+	}
+	if vd := r.v.store.get(dir); ok(vd) {
+		return vd
 	}
 	return nil
 }
