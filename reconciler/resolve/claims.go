@@ -25,6 +25,7 @@ type claims struct {
 	key      map[string]claim    // public key → one node that has it
 	keyToo   map[string][]claim  // all of them, where there are several
 	unknown  []string            // workspaces that could not be evaluated, sorted
+	arrived  []string            // those of them that had no node before: perhaps renamed directories
 	disputed []string            // names to look at: declared twice, or moved
 	wanted   []string            // keys to look at: declared twice, or moved
 }
@@ -65,6 +66,11 @@ func newClaims(all map[string]*workspace, before Accepted) *claims {
 			}
 		}
 	}
+	had := map[string]bool{}
+	for _, path := range before.Nodes {
+		had[path] = true
+	}
+	c.arrived = slices.DeleteFunc(slices.Clone(c.unknown), func(path string) bool { return had[path] })
 	for name, path := range c.name {
 		if was, ok := before.Nodes[name]; c.nameToo[name] != nil || ok && was != path {
 			c.disputed = append(c.disputed, name)
@@ -99,7 +105,7 @@ func (c *claims) declares(path, name string) bool {
 }
 
 // held reports whether a node keeps its last state: its workspace is refused, or it left
-// that one for another that is refused.
+// that one for another that is refused, or may have.
 func (c *claims) held(name string) bool {
 	was, ok := c.before.Nodes[name]
 	if !ok {
@@ -108,14 +114,20 @@ func (c *claims) held(name string) bool {
 	return c.refused[was] || c.heldBy(name) != ""
 }
 
-// heldBy returns the refused workspace that a node was moved to, if any.
+// heldBy returns the refused workspace that a node was moved to, if any. A directory that was
+// renamed and does not evaluate would otherwise take all of its nodes out of the fleet: while a
+// workspace is gone and a new one says nothing, the one is taken for the other.
 func (c *claims) heldBy(name string) string {
 	was := c.before.Nodes[name]
 	if c.declares(was, name) {
 		return ""
 	}
+	all := c.declarers(name)
+	if len(all) == 0 && c.all[was] == nil && len(c.arrived) > 0 {
+		return c.arrived[0]
+	}
 	least := ""
-	for _, path := range c.declarers(name) {
+	for _, path := range all {
 		if c.refused[path] && (least == "" || path < least) {
 			least = path
 		}

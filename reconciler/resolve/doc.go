@@ -10,7 +10,8 @@
 // evaluated, when two of its parts contradict each other, and when it claims a name or
 // a key that belongs to a node elsewhere. The nodes of a refused workspace are held:
 // they keep their last state, and their names and keys, so that nobody takes them over
-// in the meantime. All other workspaces go on.
+// in the meantime. So are nodes on their way into a refused workspace. All other
+// workspaces go on.
 //
 // The package does not look at what the schema and the policies say: that was done,
 // also for the values with overrides merged in.

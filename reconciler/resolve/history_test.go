@@ -243,11 +243,11 @@ func newRepo(seed int64) *repo {
 // changes nothing, and that names and keys never have two holders.
 func TestIncrementalEqualsFull(t *testing.T) {
 	var states, held, refused int
-	for seed := range int64(12) {
+	for seed := range int64(10) {
 		r := newRepo(seed)
 		incremental := New(Config{})
 		before := Accepted{}
-		for step := range 250 {
+		for step := range 200 {
 			for range 1 + r.rnd.Intn(4) {
 				r.change()
 			}
