@@ -73,8 +73,8 @@ func (a *Agent) poll(ctx context.Context, validator string, retry *backoff.Backo
 	retry.Reset()
 	a.contact(nil)
 	pause := backoff.Jitter(a.cfg.Interval)
-	if res.Waited {
-		pause = 0
+	if res.Waited || !res.NotModified {
+		pause = 0 // the next request is held, or says that nothing changed
 	}
 	if res.NotModified {
 		return pause, res.Validator
