@@ -242,3 +242,41 @@ func notNull(v cue.Value) cue.Value {
 	}
 	return v
 }
+
+// TestOverrideDefaults holds what Merged fills into parts that an override adds
+// against the defaults of the schema.
+func TestOverrideDefaults(t *testing.T) {
+	container := v1(t).LookupPath(cue.ParsePath("#Container"))
+	for _, added := range []string{
+		`{}`,
+		`{"port": {"p": {"container": 80}}}`,
+		`{"mount": {"/a": {"host": "/b"}}}`,
+		`{"probe": {"http": {"port": 80}}}`,
+		`{"probe": {"tcp": {"port": 80}}}`,
+		`{"stop": {"timeout": "1s"}, "log": {"maxFiles": 1}, "resources": {"cpu": 1}}`,
+	} {
+		var whole, bare fleet.Container
+		declare := func(c *fleet.Container, v string) {
+			b, err := container.FillPath(cue.ParsePath("image"), "r.example/a:1").Unify(container.Context().CompileString(v)).MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(b, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		declare(&whole, added)
+		declare(&bare, `{}`)
+		app := fleet.App{
+			Container: map[string]fleet.Container{"web": bare},
+			Override:  []fleet.Override{{Nodes: []string{"n"}, Container: map[string]json.RawMessage{"web": json.RawMessage(added)}}},
+		}
+		merged, _, err := app.Merged("n", fleet.Node{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := merged.Container["web"]; !reflect.DeepEqual(got, whole) {
+			t.Errorf("%s by an override: %+v, declared: %+v", added, got, whole)
+		}
+	}
+}

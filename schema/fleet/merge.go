@@ -66,7 +66,11 @@ func patch(c Container, p json.RawMessage) (Container, error) {
 		return Container{}, err
 	}
 	var merged Container
-	return merged, json.Unmarshal(out, &merged)
+	if err := json.Unmarshal(out, &merged); err != nil {
+		return Container{}, err
+	}
+	merged.fill()
+	return merged, nil
 }
 
 // mergePatch is MergePatch of RFC 7396, section 2.
