@@ -101,7 +101,6 @@ func (u *unit) seen() (Instance, bool) {
 func (u *unit) set(h health, problem string) {
 	u.mu.Lock()
 	changed := u.health != h || u.problem != problem
-	was := u.health
 	u.health, u.problem = h, problem
 	u.mu.Unlock()
 	if h == healthy {
@@ -113,7 +112,9 @@ func (u *unit) set(h health, problem string) {
 	switch {
 	case h == healthy:
 		u.log.Info("container is healthy")
-	case h == unhealthy || h == broken || (was == h && problem != ""):
+	case h == pending:
+		u.log.Debug("container is not healthy yet", "problem", problem)
+	default:
 		u.log.Warn("container is not healthy", "problem", problem)
 	}
 	u.a.progressed()
@@ -155,13 +156,18 @@ func (p *pace) forgive() {
 	p.used = false
 }
 
+// soon is how quickly a second end after a start counts as the container's own
+// fault, whoever ended it.
+const soon = 5 * time.Second
+
 // run supervises until the context ends; the container stays as it is.
 func (u *unit) run(ctx context.Context) {
 	defer close(u.done)
 	var (
-		pace  pace
-		due   time.Time // when to start; zero: not decided
-		force bool      // it was stopped by us, to be started again whatever its policy
+		pace    pace
+		due     time.Time // when to start; zero: not decided
+		started time.Time // the last time
+		ended   ending    // by us
 	)
 	for ctx.Err() == nil {
 		inst, known := u.seen()
@@ -170,8 +176,8 @@ func (u *unit) run(ctx context.Context) {
 			continue
 		}
 		v := judge(u.spec.Container.Restart, inst.State, inst.ExitCode)
-		if force && v != watchIt {
-			v = bringUp
+		if ended != byItself && v != watchIt {
+			v = bringUp // whatever its policy
 		}
 		switch v {
 		case finished:
@@ -180,11 +186,11 @@ func (u *unit) run(ctx context.Context) {
 			u.sleep(ctx, -1)
 		case failed:
 			due = time.Time{}
-			u.set(broken, ended(inst)+"; its restart policy is never: mend the app and publish a new state")
+			u.set(broken, howEnded(inst)+"; its restart policy is never: mend the app and publish a new state")
 			u.sleep(ctx, -1)
 		case watchIt:
-			due, force = time.Time{}, false
-			force = u.watch(ctx, inst, &pace)
+			due = time.Time{}
+			ended = u.watch(ctx, inst, &pace)
 		case bringUp:
 			if !u.pass(ctx) {
 				return
@@ -193,9 +199,13 @@ func (u *unit) run(ctx context.Context) {
 				continue // while it waited
 			}
 			if due.IsZero() {
-				due = time.Now().Add(pace.next())
-				if inst.State == Exited && !force {
-					u.set(u.down(), fmt.Sprintf("%s; starts again in %s", ended(inst), time.Until(due).Round(100*time.Millisecond)))
+				due = time.Now()
+				// what others did to it is put back at once; its own ends cost patience
+				if inst.State == Exited && ended == byItself || ended == forProbe || time.Since(started) < soon {
+					due = due.Add(pace.next())
+				}
+				if inst.State == Exited && ended == byItself {
+					u.set(u.down(), fmt.Sprintf("%s; starts again in %s", howEnded(inst), time.Until(due).Round(100*time.Millisecond)))
 				}
 			}
 			if wait := time.Until(due); wait > 0 {
@@ -208,16 +218,26 @@ func (u *unit) run(ctx context.Context) {
 			case ctx.Err() != nil:
 				return
 			case errors.Is(err, ErrUnavailable):
-				pace.forgive()
 				u.set(u.down(), err.Error())
 				u.sleep(ctx, -1) // until it is seen again
 			case err != nil:
 				u.set(u.down(), err.Error())
 				due = time.Now().Add(pace.next())
+			default:
+				started = time.Now()
 			}
 		}
 	}
 }
+
+// ending is why a running container is not watched any more.
+type ending int
+
+const (
+	byItself ending = iota // or by somebody else
+	forProbe               // stopped by us: it did not answer
+	forFiles               // stopped by us: its config files were changed
+)
 
 // down is the health of a container that does not run: pending until it was healthy once.
 func (u *unit) down() health {
@@ -229,7 +249,7 @@ func (u *unit) down() health {
 	}
 }
 
-func ended(i Instance) string {
+func howEnded(i Instance) string {
 	if i.State == Lost {
 		return "ended when the node went down"
 	}
@@ -311,9 +331,8 @@ func (u *unit) start(ctx context.Context, was Instance) error {
 	return nil
 }
 
-// watch looks after a running container until it is no longer what it was. It
-// tells whether it stopped the container itself, to have it started again.
-func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool) {
+// watch looks after a running container until it is no longer what it was.
+func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 	u.mu.Lock()
 	u.ran, u.past = true, true
 	u.mu.Unlock()
@@ -348,10 +367,10 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return byItself
 		case <-u.wake:
 			if now, _ := u.seen(); now.ID != inst.ID || now.State != Running || !now.Since.Equal(inst.Since) {
-				return false
+				return byItself
 			}
 			if settling { // looked at since
 				settling = false
@@ -369,7 +388,8 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool
 				u.log.Warn("config files cannot be checked", "error", err)
 			}
 			if written {
-				return u.restart(ctx, inst, "its config files were changed on this node and are put back", false)
+				u.restart(ctx, inst, "its config files were changed on this node and are put back", false)
+				return forFiles
 			}
 		case <-next.C:
 			asking = true
@@ -386,7 +406,8 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) (again bool
 					u.set(unhealthy, problem)
 					continue
 				}
-				return u.restart(ctx, inst, problem, true)
+				u.restart(ctx, inst, problem, true)
+				return forProbe
 			case !w.answeredOnce:
 				u.set(u.down(), fmt.Sprintf("does not answer yet: %v", err))
 			}
@@ -426,7 +447,7 @@ func (w *watchState) failing(grace, up time.Duration) bool {
 }
 
 // restart stops the container so that it is started again; without keep it is made anew.
-func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep bool) bool {
+func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep bool) {
 	u.set(u.down(), problem+"; restarting it")
 	err := u.act(func() (Instance, error) {
 		err := u.a.rt.Stop(ctx, inst.ID, keep)
@@ -440,5 +461,4 @@ func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep 
 		u.log.Warn("container cannot be stopped", "error", err)
 		u.sleep(ctx, time.Second)
 	}
-	return true
 }

@@ -168,6 +168,9 @@ func TestDiskFull(t *testing.T) {
 	if err := unix.Mount("tmpfs", content, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(content, "ingest"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Pull(t.Context(), b.image); err == nil || !strings.Contains(err.Error(), "the disk is full") {
 		t.Errorf("pull says %v", err)
 	}
