@@ -74,11 +74,11 @@ func (r *round) gather(f *fleet.Fleet, dirs []string) []fleet.Problem {
 	var repo []fleet.Problem
 	own := map[string][]fleet.Problem{}
 	for _, p := range r.x.problems {
-		d := path.Dir(p.File)
+		d := p.dir
 		for d != "." && r.verdicts[d] == nil {
 			d = path.Dir(d)
 		}
-		own[d] = append(own[d], p)
+		own[d] = append(own[d], p.Problem)
 	}
 	for _, dir := range dirs {
 		own[dir] = append(own[dir], r.verdicts[dir].Result.Problems...)

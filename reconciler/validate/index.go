@@ -45,7 +45,13 @@ type index struct {
 	ids    map[string]string // of files and directories
 	cueIDs map[string]string // of directories as far as CUE files go
 	// problems are those of names and kinds: what CUE would skip without a word.
-	problems []fleet.Problem
+	problems []treeProblem
+}
+
+// treeProblem is a problem of what is in a directory.
+type treeProblem struct {
+	dir string
+	fleet.Problem
 }
 
 func readIndex(ctx context.Context, tree Tree) (*index, error) {
@@ -107,9 +113,9 @@ func readIndex(ctx context.Context, tree Tree) (*index, error) {
 func skipDir(dir, name string) bool { return dir == "." && strings.HasPrefix(name, ".") }
 
 func (x *index) say(file, format string, args ...any) {
-	x.problems = append(x.problems, fleet.Problem{
+	x.problems = append(x.problems, treeProblem{path.Dir(file), printable(fleet.Problem{
 		Severity: fleet.Error, Position: fleet.Position{File: file}, Message: fmt.Sprintf(format, args...),
-	})
+	})})
 }
 
 // look refuses by name what CUE, or this package, would pass over in silence.
@@ -117,6 +123,10 @@ func (x *index) look(dir, p string, e entry) {
 	name := e.Name
 	if e.Kind == isOther {
 		x.say(p, "neither a file nor a directory (a symbolic link or a submodule): it would lead out of the reviewed tree; replace it by a copy")
+		return
+	}
+	if clean(name) != name {
+		x.say(p, "the name has control characters or is too long; rename it")
 		return
 	}
 	if dir == "cue.mod" {

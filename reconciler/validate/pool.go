@@ -19,6 +19,7 @@ import (
 )
 
 const (
+	exitCPU     = 86                            // of a child that used up its processor time
 	childMagic  = "selvedge-evaluate-untrusted" // argv[1] of a child
 	unitsALife  = 64                            // CUE's contexts never give memory back
 	maxResident = 96 << 20                      // bytes after a unit, above which a child is not used again
@@ -129,7 +130,7 @@ func (p *pool) close() {
 }
 
 func (p *pool) start() (*child, error) {
-	exe, err := os.Executable()
+	exe, err := selfPath()
 	if err != nil {
 		return nil, fmt.Errorf("find the evaluator: %w", err)
 	}
@@ -187,7 +188,7 @@ type reader interface {
 	read(file string) ([]byte, error)
 }
 
-// errBudget ends an evaluation that asks for too much.
+// budgetError ends an evaluation that asks for too much.
 type budgetError struct{ what string }
 
 func (e *budgetError) Error() string { return e.what }
@@ -307,6 +308,9 @@ func (c *child) talk(payload []byte, src reader, l Limits) (*result, string, err
 			res := new(result)
 			if err := json.Unmarshal(body, res); err != nil {
 				return nil, "", fmt.Errorf("result of the evaluator: %w", err)
+			}
+			for i := range res.Problems {
+				res.Problems[i] = printable(res.Problems[i])
 			}
 			return res, "", nil
 		default:

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit codes of a child that stops by itself.
-const exitCPU = 86
+// selfPath starts this very program again, even after its file was replaced.
+func selfPath() (string, error) { return "/proc/self/exe", nil }
 
 // isolate gives a child, where the kernel allows, a network namespace with nothing in it.
 func isolate(cmd *exec.Cmd) bool {

@@ -202,7 +202,10 @@ func (v *Validator) Validate(ctx context.Context, tree Tree) (*fleet.Fleet, []fl
 	}
 	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{}}
 	if len(repo) > 0 { // without the schema every line would be an error
-		return f, fleet.SortProblems(append(repo, x.problems...)), nil
+		for _, p := range x.problems {
+			repo = append(repo, p.Problem)
+		}
+		return f, fleet.SortProblems(repo), nil
 	}
 	dirs := x.cueDirs()
 	if err := r.evaluateAll(ctx, dirs); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"path"
 	"strings"
 
 	"cuelang.org/go/cue"
@@ -37,6 +38,7 @@ func (u *unit) workspace() {
 	if u.refusedSoFar() {
 		return
 	}
+	u.unread()
 	u.supported(values)
 	u.sealed(values)
 	if u.refusedSoFar() {
@@ -49,6 +51,25 @@ func (u *unit) workspace() {
 	}
 	u.merged(&fu)
 	u.res.Unit = b
+}
+
+// unread warns of data beside a workspace that looks like a part of it and is not.
+func (u *unit) unread() {
+	es, err := u.fs.list(u.job.Dir)
+	if err != nil {
+		return
+	}
+	for _, e := range es {
+		p := path.Join(u.job.Dir, e.Name)
+		if _, read := u.fs.files[p]; read || e.Kind != isFile {
+			continue
+		}
+		switch path.Ext(e.Name) {
+		case ".yaml", ".yml", ".json":
+			u.add(fleet.Problem{Severity: fleet.Warning, Position: fleet.Position{File: p},
+				Message: fmt.Sprintf("nothing reads this file; embed it, such as `node: _ @embed(file=%s)`, or move it away", e.Name)})
+		}
+	}
 }
 
 // notJSON finds the value that has no JSON form: NaN or an infinity.
