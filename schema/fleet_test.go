@@ -257,7 +257,7 @@ func TestOverrideDefaults(t *testing.T) {
 	} {
 		var whole, bare fleet.Container
 		declare := func(c *fleet.Container, v string) {
-			b, err := container.FillPath(cue.ParsePath("image"), "r.example/a:1").Unify(container.Context().CompileString(v)).MarshalJSON()
+			b, err := container.FillPath(cue.ParsePath("image"), "r.example/a:1").Unify(cuecontext.New().CompileString(v)).MarshalJSON()
 			if err != nil {
 				t.Fatal(err)
 			}

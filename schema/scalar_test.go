@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cuelang.org/go/cue"
+	"cuelang.org/go/cue/cuecontext"
 )
 
 // TestScalars shows each kind of value what it takes and what it refuses.
@@ -84,7 +85,7 @@ func TestScalars(t *testing.T) {
 			t.Errorf("no %s", def)
 			continue
 		}
-		ctx := d.Context()
+		ctx := cuecontext.New()
 		for _, s := range values.good {
 			if err := d.Unify(ctx.Encode(s)).Validate(cue.Concrete(true)); err != nil {
 				t.Errorf("%s refuses %q: %v", def, s, err)
