@@ -43,7 +43,7 @@ const (
 
 const (
 	maxMessage = 64 << 10
-	maxWalk    = 200_000 // commits looked at to relate two
+	maxWalk    = 50_000 // commits looked at to relate two
 	// commits older than the one looked for that are still followed: clocks differ, and a
 	// commit may claim to be older than its parent
 	slack = 1_000

@@ -63,13 +63,17 @@ func (s *Source) watch(ctx context.Context, path string) error {
 		case <-ctx.Done():
 			return nil
 		case ev, ok := <-w.events():
-			if ok && relevant(ev) {
+			if !ok { // never seen, but a closed channel would keep this loop spinning
+				w.fs = nil
+				w.blind(errors.New("the watcher ended"))
+			}
+			if !ok || relevant(ev) {
 				timer.Reset(look())
 			}
-		case err, ok := <-w.errors():
-			if ok && errors.Is(err, fsnotify.ErrEventOverflow) {
+		case err := <-w.errors(): // nil when it ended
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
 				timer.Reset(look()) // events were dropped: look for oneself
-			} else if ok {
+			} else if err != nil {
 				s.cfg.Log.Warn("watching the repository", "path", path, "err", err)
 			}
 		case <-timer.C:
