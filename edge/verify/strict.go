@@ -5,30 +5,39 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
 // maxDepth bounds the nesting of manifests, bundles and statements: they need 6.
 const maxDepth = 16
 
-// unmarshal decodes JSON that readers must not be able to understand differently: valid
-// UTF-8, one value, bounded depth, and no name twice in an object whatever its case,
-// no unknown name, since encoding/json ignores case and takes the last.
+// unmarshal decodes JSON that readers must not be able to understand differently: one
+// value, no unknown name, and what unambiguous asks for.
 func unmarshal(b []byte, v any) error {
 	if err := unambiguous(b); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	return dec.Decode(v) // unambiguous has seen that nothing follows
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("more follows the JSON value")
+	}
+	return nil
 }
 
+// unambiguous refuses bad UTF-8, deep nesting, and names that are there twice in an
+// object, whatever their case: encoding/json ignores case, by Unicode's rules for letters
+// beyond ASCII, and takes the last. Whether the rest is JSON is for the decoder to say.
 func unambiguous(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("not valid UTF-8")
 	}
-	// before json.Valid, whose own bound on depth is 10,000
 	depth := 0
 	var names [maxDepth + 1]map[string]bool // of the objects that are open; nil: a list
 	key := false                            // the next string is a name
@@ -56,9 +65,14 @@ func unambiguous(b []byte) error {
 				return errors.New("unexpected end of a string")
 			}
 			if key {
-				var name string
-				if err := json.Unmarshal(b[i:end+1], &name); err != nil {
-					return err
+				name := string(b[i+1 : end])
+				if strings.Contains(name, `\`) {
+					if err := json.Unmarshal(b[i:end+1], &name); err != nil {
+						return err
+					}
+				}
+				if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+					return fmt.Errorf("name %.40q is not ASCII", name)
 				}
 				if name = strings.ToLower(name); names[depth][name] {
 					return fmt.Errorf("name %.40q is there twice in one object", name)
@@ -68,9 +82,6 @@ func unambiguous(b []byte) error {
 			}
 			i = end
 		}
-	}
-	if !json.Valid(b) {
-		return errors.New("not valid JSON")
 	}
 	return nil
 }
