@@ -23,6 +23,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/txtar"
@@ -131,7 +132,7 @@ func (f *Fixture) lay(a *txtar.Archive) {
 // Workspaces returns the directories that declare a workspace, as cue's arguments: ./folders/….
 func (f Fixture) Workspaces() []string {
 	var out []string
-	for name := range maps.Keys(f.Files) {
+	for _, name := range slices.Sorted(maps.Keys(f.Files)) {
 		if path.Base(name) == "workspace.cue" {
 			out = append(out, "./"+path.Dir(name))
 		}
