@@ -17,6 +17,7 @@ import (
 // a file that cannot be read is set aside.
 type cache struct {
 	file string
+	made string // engine and limits that its results depend on
 	db   *bolt.DB
 	bad  bool
 }
@@ -32,7 +33,7 @@ func (v *Validator) open() error {
 	if v.cfg.CacheFile == "" || v.store != nil {
 		return nil
 	}
-	c := &cache{file: v.cfg.CacheFile}
+	c := &cache{file: v.cfg.CacheFile, made: fmt.Sprintf("%s file=%d problems=%d", engine(), v.cfg.Limits.File, v.cfg.Limits.Problems)}
 	err := c.open()
 	if err != nil && !errors.Is(err, bolterrors.ErrTimeout) && !errors.Is(err, os.ErrPermission) {
 		aside := c.file + ".corrupt"
@@ -64,11 +65,11 @@ func (c *cache) open() error {
 			if err != nil {
 				return err
 			}
-			if string(meta.Get(engineKey)) != engine() {
+			if string(meta.Get(engineKey)) != c.made {
 				if err := tx.DeleteBucket(verdictsBucket); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 					return err
 				}
-				if err := meta.Put(engineKey, []byte(engine())); err != nil {
+				if err := meta.Put(engineKey, []byte(c.made)); err != nil {
 					return err
 				}
 			}

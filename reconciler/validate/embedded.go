@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,9 @@ import (
 // refused. It also notes where they declare what.
 func (u *unit) embeds(files []*ast.File) {
 	done := map[string]bool{}
+	for _, dep := range u.inst.Dependencies() {
+		files = append(files[:len(files):len(files)], dep.Files...)
+	}
 	for _, f := range files {
 		attrs, err := embed.EmbeddedPaths(f.Filename, f)
 		if err != nil {
@@ -29,8 +33,8 @@ func (u *unit) embeds(files []*ast.File) {
 		for _, e := range attrs {
 			kind := "" // of the entities in the file, if it holds all of a kind
 			for _, d := range f.Decls {
-				if d == e.Node {
-					kind = labelOf(d)
+				if l := labelOf(d); d == e.Node && !e.IsGlob() && f.PackageName() == fleetPackage && slices.Contains(entityKinds, l) {
+					kind = l
 				}
 			}
 			for _, p := range u.fs.order {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,7 +20,12 @@ import (
 const (
 	maxEntries = 1_000_000
 	maxDepth   = 64
+
+	maxTreeProblems = 100
 )
+
+// plainName is that of a directory that CUE takes for a part of an import path.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // entry is one name in a directory.
 type entry struct {
@@ -113,6 +119,11 @@ func readIndex(ctx context.Context, tree Tree) (*index, error) {
 func skipDir(dir, name string) bool { return dir == "." && strings.HasPrefix(name, ".") }
 
 func (x *index) say(file, format string, args ...any) {
+	if len(x.problems) == maxTreeProblems {
+		format, args = "more names like these are not shown; mend those above first", nil
+	} else if len(x.problems) > maxTreeProblems {
+		return
+	}
 	x.problems = append(x.problems, treeProblem{path.Dir(file), printable(fleet.Problem{
 		Severity: fleet.Error, Position: fleet.Position{File: file}, Message: fmt.Sprintf(format, args...),
 	})})
@@ -149,8 +160,12 @@ func (x *index) look(dir, p string, e entry) {
 	hidden := strings.HasPrefix(name, "_") || strings.HasPrefix(name, ".")
 	switch {
 	case e.Kind == isDir:
-		if hidden && within(p, foldersDir) {
+		switch {
+		case !within(p, foldersDir):
+		case hidden:
 			x.say(p, "CUE leaves out directories whose name begins with %q; rename it", name[:1])
+		case !plainName.MatchString(name):
+			x.say(p, "the name of a directory is part of import paths; use letters, digits, dots, dashes and underscores")
 		}
 	case !strings.HasSuffix(name, ".cue"):
 	case hidden:

@@ -244,10 +244,9 @@ func paramsOnly(app *ast.Field) bool {
 // that name below it changes what the file says.
 func (u *unit) namedAbove(dir, name string) bool {
 	for p, f := range u.fs.files {
-		if strings.HasSuffix(p, ".cue") && path.Dir(p) != dir && within(dir, path.Dir(p)) || path.Dir(p) == "." {
-			if bytes.Contains(f.data, []byte(name)) {
-				return true
-			}
+		up := path.Dir(p)
+		if above := up == "." || up != dir && within(dir, up); above && bytes.Contains(f.data, []byte(name)) {
+			return true
 		}
 	}
 	return false

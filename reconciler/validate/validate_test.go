@@ -40,6 +40,10 @@ func TestRefused(t *testing.T) {
 		{"dot", map[string]string{wsDir + "/.x.cue": "package fleet\n"}, wsDir + "/.x.cue: CUE leaves out files whose name begins with \".\""},
 		{"test file", map[string]string{wsDir + "/x_test.cue": "package fleet\n"}, "x_test.cue: CUE leaves out files whose name ends in _test.cue"},
 		{"hidden directory", map[string]string{"folders/_old/workspace.cue": "package fleet\n"}, "folders/_old: CUE leaves out directories"},
+		{"odd directory", map[string]string{"folders/plant a/workspace.cue": "package fleet\n\nworkspace: title: \"x\"\n"}, "folders/plant a: the name of a directory is part of import paths"},
+		{"duplicate in an import", map[string]string{
+			"lib/a/a.cue": "@extern(embed)\n\npackage a\n\nx: _ @embed(file=a.yaml)\n", "lib/a/a.yaml": "b: 1\nb: 1\n",
+			wsDir + "/x.cue": "package fleet\n\nimport \"example.com/fleet/lib/a\"\n\n_x: a.x\n"}, "lib/a/a.yaml:2:1: duplicate key \"b\""},
 		{"nested module", map[string]string{wsDir + "/cue.mod/module.cue": "module: \"x.com/y@v0\"\n"}, wsDir + "/cue.mod: a module inside the repo"},
 		{"local module", map[string]string{"cue.mod/local-module.cue": "deps: {}\n"}, "cue.mod/local-module.cue: redirects imports"},
 		{"gen", map[string]string{"cue.mod/gen/x.com/y/y.cue": "package y\n"}, "cue.mod/gen: not supported"},
