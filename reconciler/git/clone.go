@@ -177,6 +177,26 @@ func (c *clone) setRef(ref string, h plumbing.Hash) error {
 	return nil
 }
 
+// setShallow notes, as git does, whose parents the remote itself does not have.
+func (c *clone) setShallow(cut []plumbing.Hash) error {
+	file := filepath.Join(c.dir, "shallow")
+	err := os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if len(cut) > 0 {
+		var text strings.Builder
+		for _, h := range cut {
+			text.WriteString(h.String() + "\n")
+		}
+		err = atomicfile.Write(file, []byte(text.String()), 0o600)
+	}
+	if err != nil {
+		return diskError("write", c.dir, err)
+	}
+	return nil
+}
+
 // packCount tells how many packs the clone has gathered.
 func (c *clone) packCount() int {
 	list, _ := filepath.Glob(filepath.Join(c.dir, "objects", "pack", "*.pack"))

@@ -119,10 +119,12 @@ func (o *objects) relate(ctx context.Context, before, next plumbing.Hash) (Relat
 	seen := map[plumbing.Hash]bool{next: true}
 	queue := &byTime{}
 	push := func(h plumbing.Hash) {
-		if c, err := o.commit(h); err == nil {
-			heap.Push(queue, c)
-		} else {
+		if !o.has(h) { // asked first: old history that is missing is no reason for a new clone
 			cut = true
+		} else if c, err := o.commit(h); err != nil {
+			cut = true
+		} else {
+			heap.Push(queue, c)
 		}
 	}
 	push(next)

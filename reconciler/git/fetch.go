@@ -268,13 +268,20 @@ func (w diskWriter) Write(p []byte) (int, error) {
 
 // haves lists commits that the repository holds completely, newest first.
 func (o *objects) haves(tip plumbing.Hash) (list []plumbing.Hash) {
+	shallow := o.shallow()
 	seen := map[plumbing.Hash]bool{tip: true}
 	for todo := []plumbing.Hash{tip}; len(todo) > 0 && len(list) < maxHaves; todo = todo[1:] {
+		if !o.has(todo[0]) {
+			continue
+		}
 		c, err := o.commit(todo[0])
 		if err != nil {
 			continue
 		}
 		list = append(list, c.Hash)
+		if shallow[c.Hash] {
+			continue
+		}
 		for _, p := range c.ParentHashes {
 			if !seen[p] {
 				seen[p] = true

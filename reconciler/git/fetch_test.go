@@ -497,3 +497,30 @@ func TestLongHistories(t *testing.T) {
 	wantFile(t, wantHead(t, src, grow("main", "main~0", 1), Forward).Tree, "f", "main0")
 	testRepo{t, clonePath(cfg.Dir, 1)}.git("fsck", "--full")
 }
+
+// TestShallowRemote: what the server itself does not have cannot be asked for.
+func TestShallowRemote(t *testing.T) {
+	_, bare, work, cfg := remoteSource(t)
+	for i := range 5 {
+		work.commit("more", "a.txt", fmt.Sprint(i))
+	}
+	work.push("main")
+	root := filepath.Dir(bare.dir)
+	work.git("clone", "-q", "--bare", "--depth=2", "file://"+bare.dir, filepath.Join(root, "shallow.git"))
+	cfg.Remote = strings.Replace(cfg.Remote, "bare.git", "shallow.git", 1)
+	cfg.Since = work.git("rev-list", "--max-parents=0", "HEAD")
+	src := New(cfg)
+	c := mustHead(t, src)
+	wantFile(t, c.Tree, "a.txt", "4")
+	if c.Relation != Unknown {
+		t.Errorf("relation is %s", c.Relation)
+	}
+	h := work.commit("next", "a.txt", "5")
+	work.git("push", "-q", filepath.Join(root, "shallow.git"), "main")
+	wantFile(t, wantHead(t, src, h, Forward).Tree, "a.txt", "5")
+	wantHead(t, src, h, Same)
+	wantHead(t, New(cfg), h, Unknown)
+	if n := must(newest(cfg.Dir)); n != 1 {
+		t.Errorf("cloned %d times", n)
+	}
+}

@@ -137,6 +137,9 @@ func (s *Source) advance(ctx context.Context, r *remote, adv *packp.AdvRefs, h p
 		}
 	}
 	if tip != h || at != ref {
+		if err := s.clone.setShallow(adv.Shallows); err != nil {
+			return nil, err
+		}
 		if err := s.clone.setRef(ref, h); err != nil {
 			return nil, err
 		}
@@ -165,6 +168,9 @@ func (s *Source) cloneAnew(ctx context.Context, r *remote, adv *packp.AdvRefs, h
 			Hint: "run git fsck there; " + hintStays, cause: nil}
 	}
 	c := &clone{dir: tmp, number: number}
+	if err := c.setShallow(adv.Shallows); err != nil {
+		return nil, err
+	}
 	if err := c.setRef(ref, h); err != nil {
 		return nil, err
 	}
