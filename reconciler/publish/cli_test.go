@@ -113,11 +113,11 @@ func TestCosignVerifies(t *testing.T) {
 	bad := artifact(t, "bad", 3)
 	where := targets(t, artifact(t, "gw-7", 42), artifact(t, "x--", 1), tampered(t, bad))
 	pub := publicKeyFile(t, key(t))
-	_, otherPEM, err := sign.GenerateKeyPair(nil)
+	stranger, err := newSigner()
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := writeFile(t, "other.pub", otherPEM)
+	other := publicKeyFile(t, stranger)
 	root := writeFile(t, "root.json", []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`))
 	for version, flags := range map[string][]string{
 		"cosign-v3": nil,

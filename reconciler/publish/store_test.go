@@ -21,20 +21,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigstore/sigstore/pkg/signature"
+
 	"selvedge/reconciler/publish"
 	"selvedge/reconciler/sign"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/trust"
 )
 
-// signer is loaded once: scrypt is slow on purpose.
-var signer = sync.OnceValues(func() (*sign.Signer, error) {
-	private, _, err := sign.GenerateKeyPair([]byte("secret"))
+var signer = sync.OnceValues(newSigner)
+
+func newSigner() (*sign.Signer, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	return sign.Load(private, []byte("secret"))
-})
+	key, err := signature.LoadECDSASignerVerifier(k, crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	return sign.New(key)
+}
 
 func key(t testing.TB) *sign.Signer {
 	t.Helper()

@@ -72,17 +72,26 @@ func Load(keyPEM, password []byte) (*Signer, error) {
 		}
 		return nil, fmt.Errorf("load signing key: %w: %w", ErrKey, err)
 	}
-	pub, err := key.PublicKey()
+	s, err := New(key)
 	if err != nil {
 		return nil, fmt.Errorf("load signing key: %w", err)
+	}
+	return s, nil
+}
+
+// New returns a Signer with a key that is loaded already. It must be ECDSA on P-256.
+func New(key signature.SignerVerifier) (*Signer, error) {
+	pub, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
 	public, ok := pub.(*ecdsa.PublicKey)
 	if !ok || public.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("load signing key: %w: nodes verify ECDSA P-256 only", ErrKey)
+		return nil, fmt.Errorf("%w: nodes verify ECDSA P-256 only", ErrKey)
 	}
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		return nil, fmt.Errorf("load signing key: %w", err)
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
 	// no checksum: the digest in the manifest is one
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderCRC(false), zstd.WithWindowSize(256<<10))
