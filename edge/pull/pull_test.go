@@ -265,9 +265,15 @@ func TestMisbehaviour(t *testing.T) {
 			if err := os.WriteFile(creds, []byte("node:secret\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cfg := Config{Registry: registry(t, c.h), CredentialsFile: creds, FirstByte: time.Second, Timeout: 2 * time.Second, MinRate: 1000, stretch: 500 * time.Millisecond}
-			if c.name == "endless body" { // the bound on size must be met before that on time
-				cfg.Timeout = time.Minute
+			// Each bound is alone where it is tried: the others are out of reach on a slow machine, too.
+			cfg := Config{Registry: registry(t, c.h), CredentialsFile: creds, FirstByte: time.Minute, Timeout: 5 * time.Minute, MinRate: 1, stretch: time.Minute}
+			switch c.text {
+			case "no answer within":
+				cfg.FirstByte = 300 * time.Millisecond
+			case "bytes a second":
+				cfg.stretch, cfg.MinRate = 300*time.Millisecond, 1<<20
+			case "not complete within":
+				cfg.Timeout = 300 * time.Millisecond
 			}
 			cl := client(t, cfg)
 			var before, after runtime.MemStats
