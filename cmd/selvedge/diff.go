@@ -32,11 +32,11 @@ it exits 1 if there are errors.`,
 			ctx := c.Context()
 			v := validator()
 			defer v.Close()
-			old, err := revision(ctx, repo.dir, base)
+			old, hash, err := revision(ctx, repo.dir, base)
 			if err != nil {
 				return fmt.Errorf("base: %w", err)
 			}
-			before, err := render(ctx, v, old.Tree, old.Hash)
+			before, err := render(ctx, v, old, hash)
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ it exits 1 if there are errors.`,
 				for _, ch := range changes {
 					fmt.Fprintln(c.OutOrStdout(), ch)
 				}
-				fmt.Fprintf(c.ErrOrStderr(), "%s of %d changed\n", count(len(changes), "node"), len(after.result.Nodes))
+				fmt.Fprintf(c.ErrOrStderr(), "%s changed\n", count(len(changes), "node"))
 			}
 			if after.errors() > 0 {
 				return exit.ErrFindings

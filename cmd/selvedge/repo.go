@@ -31,11 +31,8 @@ func (f *repoFlags) register(c *cobra.Command) {
 // tree opens what the flags name. The name is for people; close ends its use.
 func (f *repoFlags) tree(ctx context.Context) (tree validate.Tree, commit string, closeTree func(), err error) {
 	if f.rev != "" {
-		c, err := revision(ctx, f.dir, f.rev)
-		if err != nil {
-			return nil, "", nil, err
-		}
-		return c.Tree, c.Hash, func() {}, nil
+		tree, hash, err := revision(ctx, f.dir, f.rev)
+		return tree, hash, func() {}, err
 	}
 	dir, err := top(f.dir)
 	if err != nil {
@@ -48,12 +45,36 @@ func (f *repoFlags) tree(ctx context.Context) (tree validate.Tree, commit string
 	return validate.Dir(root), "", func() { root.Close() }, nil
 }
 
-func revision(ctx context.Context, dir, rev string) (*git.Commit, error) {
+// revision opens the config repo in a commit. It may be a folder of a larger Git repository.
+func revision(ctx context.Context, dir, rev string) (validate.Tree, string, error) {
 	repo, err := git.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return repo.Resolve(ctx, rev)
+	c, err := repo.Resolve(ctx, rev)
+	if err != nil {
+		return nil, "", err
+	}
+	at, err := top(dir)
+	if repo.Root() == "" || err != nil {
+		return c.Tree, c.Hash, nil // a bare repository, or one whose files are elsewhere
+	}
+	root, err := filepath.EvalSymlinks(repo.Root())
+	if err != nil {
+		return nil, "", err
+	}
+	if at, err = filepath.EvalSymlinks(at); err != nil {
+		return nil, "", err
+	}
+	below, err := filepath.Rel(root, at)
+	if err != nil || below == "." {
+		return c.Tree, c.Hash, err
+	}
+	tree, err := c.Tree.Subtree(filepath.ToSlash(below))
+	if err != nil {
+		return nil, "", fmt.Errorf("%s in %.12s: %w", below, c.Hash, err)
+	}
+	return tree, c.Hash, nil
 }
 
 // top finds the root of the config repo that dir is or lies in.
@@ -63,7 +84,7 @@ func top(dir string) (string, error) {
 		return "", err
 	}
 	if _, err := os.Stat(abs); err != nil {
-		return "", err
+		return "", fmt.Errorf("config repo: %w", err)
 	}
 	for at := abs; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(filepath.Join(at, "cue.mod", "module.cue")); err == nil {
