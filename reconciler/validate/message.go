@@ -72,6 +72,7 @@ var (
 	incomplete   = regexp.MustCompile(`(?s)^incomplete value (.+)$`)
 	notFound     = regexp.MustCompile(`^reference (".+") not found$`)
 	notFinite    = regexp.MustCompile(`illegal number start "\+?(-?\w+)"`)
+	validName    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 	undefined    = regexp.MustCompile(`^undefined field: (.+)$`)
 )
 
@@ -133,7 +134,8 @@ func (u *unit) tell(f finding) {
 	switch {
 	case strings.HasPrefix(msg, "unknown field"), strings.HasPrefix(msg, "missing field"),
 		strings.Contains(msg, "is no valid name"), strings.Contains(msg, "of the alternatives"):
-		rest = strings.Join(f.path[min(len(f.path), skip):max(len(f.path)-1, min(len(f.path), skip))], ".") // the field is in the message
+		// the field is in the message
+		rest = strings.Join(f.path[min(len(f.path), skip):max(len(f.path)-1, min(len(f.path), skip))], ".")
 		if name != "" && len(f.path) == 2 {
 			p.Name = ""
 		} else if len(f.path) == 1 {
@@ -241,6 +243,18 @@ func (u *unit) unknown(path []string) string {
 		return "unknown field; remove it"
 	}
 	name := path[len(path)-1]
+	if n := len(path); n >= 4 { // a bad key of a map: CUE then blames all that is below it
+		switch key := path[n-2]; path[n-3] {
+		case "container", "port", "config", "model", "secret":
+			if !validName.MatchString(key) {
+				return fmt.Sprintf("%q is no valid name; use lower-case letters, digits and dashes, at most 63", key)
+			}
+		case "mount":
+			if !strings.HasPrefix(key, "/") {
+				return fmt.Sprintf("%q is no valid name here; write an absolute path", key)
+			}
+		}
+	}
 	var have []string
 	at := u.value
 	for _, s := range path[:len(path)-1] {

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -31,13 +32,21 @@ func isolate(cmd *exec.Cmd) bool {
 // runtime dies when it cannot start one. There is no program to start anyway: the
 // evaluator has no code that does.
 func confine(memory int64) error {
+	closeInherited()
 	// The runtime's first timer opens its poller: before there are no more descriptors to open.
 	time.Sleep(time.Microsecond)
 	runtime.GOMAXPROCS(2) // one to evaluate, one to collect garbage
 	debug.SetGCPercent(200)
 	debug.SetMemoryLimit(memory / 2)
 	debug.SetMaxStack(64 << 20)
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 && errno != syscall.ENOTSUP {
+	switch _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno {
+	case 0:
+	case syscall.ENOTSUP: // with cgo no call reaches all threads: bind the evaluator's alone
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("no new privileges: %w", err)
+		}
+	default:
 		return fmt.Errorf("no new privileges: %w", errno)
 	}
 	// The runtime reserves address space that it never touches: the limit is on top of it.
@@ -67,6 +76,26 @@ func confine(memory int64) error {
 		os.Exit(exitCPU)
 	}()
 	return nil
+}
+
+// closeInherited closes what the parent was given open by whoever started it: sockets
+// of a service manager, say. The runtime's own descriptors stay.
+func closeInherited() {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range fds {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil || strings.HasPrefix(to, "anon_inode:") || strings.HasPrefix(to, "/sys/fs/cgroup/") {
+			continue
+		}
+		_ = unix.Close(fd)
+	}
 }
 
 // renewCPU allows this process another d of processor time.
