@@ -20,13 +20,14 @@ func Worker() {
 	if len(os.Args) != 4 || os.Args[1] != childMagic {
 		return
 	}
-	if err := work(os.Args[2], os.Args[3]); err != nil && !errors.Is(err, io.EOF) {
+	if err := work(os.Args[2], os.Args[3]); !errors.Is(err, io.EOF) { // the parent has no more work
 		fmt.Fprintln(os.Stderr, "evaluator:", err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
+// work answers jobs until reading or writing fails.
 func work(memory, cpu string) error {
 	mem, err := strconv.ParseInt(memory, 10, 64)
 	if err != nil {
@@ -46,7 +47,7 @@ func work(memory, cpu string) error {
 	for {
 		kind, body, err := readFrame(in, 64<<20)
 		if err != nil {
-			return err // end of file: the parent has no more work
+			return err
 		}
 		if kind != frameJob {
 			return fmt.Errorf("frame of kind %d instead of a job", kind)
