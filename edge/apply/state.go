@@ -33,6 +33,20 @@ func (a *Applier) Start(ctx context.Context, s verify.State) error {
 	return a.start(ctx, s.Desired(), s.Generation(), s.Digest())
 }
 
+// Accept notes which state was good last, as Start does of its own: Apply does not judge
+// apps that are as they were in it. The zero State means none was.
+func (a *Applier) Accept(s verify.State) error {
+	t := &target{}
+	if !s.IsZero() {
+		var err error
+		if t, err = a.build(s.Desired(), s.Generation(), s.Digest()); err != nil {
+			return err
+		}
+	}
+	a.accept(t)
+	return nil
+}
+
 // Prefetch makes all images of a state local and touches nothing else, so that a
 // caller can note that it begins a state when nothing more can be missing.
 func (a *Applier) Prefetch(ctx context.Context, s verify.State) error {

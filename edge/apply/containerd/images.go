@@ -9,6 +9,7 @@ import (
 	"time"
 
 	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nerdctl/v2/pkg/api/types"
 	"github.com/containerd/nerdctl/v2/pkg/cmd/image"
@@ -105,12 +106,9 @@ func (r *Runtime) watchPull(ctx context.Context, c *client.Client, ref string, c
 			have += s.Offset
 			total += s.Total
 		}
-		// nothing under way and nothing new: resolving hangs, or it unpacks, which needs no network
-		if have != last {
-			last, moved = have, time.Now()
-		}
-		if len(list) == 0 && last == 0 && r.unpacking(ctx, c, ref) {
-			moved = time.Now()
+		// unpacking a large layer onto a slow disk is progress too
+		if now := have + unpacked(ctx, c); now != last {
+			last, moved = now, time.Now()
 		}
 		if time.Since(moved) > r.c.Stall {
 			cancel(errStalled)
@@ -123,10 +121,18 @@ func (r *Runtime) watchPull(ctx context.Context, c *client.Client, ref string, c
 	}
 }
 
-// unpacking tells whether everything is fetched already: the image is then listed.
-func (r *Runtime) unpacking(ctx context.Context, c *client.Client, ref string) bool {
-	_, err := c.ImageService().Get(ctx, ref)
-	return err == nil
+// unpacked returns how much of the layers that are being unpacked is on disk.
+func unpacked(ctx context.Context, c *client.Client) (size int64) {
+	sn := c.SnapshotService(snapshotter)
+	_ = sn.Walk(ctx, func(ctx context.Context, i snapshots.Info) error { // what cannot be told counts as nothing
+		if i.Kind == snapshots.KindActive && strings.Contains(i.Name, "extract-") {
+			if u, err := sn.Usage(ctx, i.Name); err == nil {
+				size += u.Size
+			}
+		}
+		return nil
+	})
+	return size
 }
 
 // missing tells apart an image that is not local.

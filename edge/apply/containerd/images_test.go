@@ -13,17 +13,21 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sys/unix"
 
+	"selvedge/edge/apply/containerd"
 	"selvedge/test/env"
 )
 
+func impatient(c *containerd.Config) { c.Stall = 2 * time.Second }
+
 func TestPullErrors(t *testing.T) {
-	b := newBed(t)
+	b := newBed(t, impatient)
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(nil))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,7 +62,7 @@ func TestPullErrors(t *testing.T) {
 
 // A blob that trickles to a stop ends the pull too, and a later try succeeds.
 func TestPullStallsInABlob(t *testing.T) {
-	b := newBed(t)
+	b := newBed(t, impatient)
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	var stall = make(chan bool, 100)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -89,7 +93,11 @@ func TestPullStallsInABlob(t *testing.T) {
 	for len(stall) > 0 {
 		<-stall
 	}
-	if err := b.Pull(t.Context(), ref); err != nil {
+	patient := b.conf
+	patient.Stall = 0
+	again := containerd.New(patient)
+	defer again.Close()
+	if err := again.Pull(t.Context(), ref); err != nil {
 		t.Error(err)
 	}
 }

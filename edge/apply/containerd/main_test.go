@@ -49,7 +49,7 @@ type bed struct {
 	server *httptest.Server
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T, change ...func(*containerd.Config)) *bed {
 	t.Helper()
 	d := env.Containerd(t)
 	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
@@ -64,7 +64,10 @@ func newBed(t *testing.T) *bed {
 	run := filepath.Join(d.Dir, "run")
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	conf := containerd.Config{Address: d.Address, Namespace: "selvedge-" + id, DataDir: filepath.Join(d.Dir, "data"), RunDir: run,
-		Bridge: "slv" + id, Log: logger, Stall: 2 * time.Second}
+		Bridge: "slv" + id, Log: logger}
+	for _, f := range change {
+		f(&conf)
+	}
 	r := containerd.New(conf)
 	b := &bed{Runtime: r, conf: conf, daemon: d, host: host, server: srv, image: env.Image(t, host, "hello", "v1")}
 	t.Cleanup(func() {

@@ -42,6 +42,8 @@ const (
 	labelStarted    = "dev.selvedge.started"
 )
 
+const snapshotter = "overlayfs"
+
 // Config says where containerd is and what may be used of the node.
 type Config struct {
 	Address   string        // containerd's socket; empty means /run/containerd/containerd.sock
@@ -53,7 +55,7 @@ type Config struct {
 	CNIPath   string        // CNI plugins; empty means /opt/cni/bin or /usr/lib/cni, whichever is there
 	Bridge    string        // name of the bridge; empty means selvedge0
 	Subnet    string        // of the bridge, as CIDR; empty means a free /24 below 10.203.0.0/16, chosen once
-	Stall     time.Duration // a pull that gets nothing for this long ends; 0 means 1 min
+	Stall     time.Duration // a pull that gets nothing for this long ends; 0 means 2 min
 	Log       *slog.Logger  // nil means slog.Default()
 }
 
@@ -94,7 +96,7 @@ func New(c Config) *Runtime {
 	def(&c.HostsDir, filepath.Join(c.DataDir, "certs.d"))
 	def(&c.Bridge, "selvedge0")
 	if c.Stall <= 0 {
-		c.Stall = time.Minute
+		c.Stall = 2 * time.Minute
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -179,7 +181,7 @@ func (r *Runtime) globals() types.GlobalCommandOptions {
 	g.CgroupManager = "cgroupfs"
 	g.HostsDir = []string{r.c.HostsDir}
 	g.InsecureRegistry = false // would turn certificate checks off everywhere: hosts.toml says what is plain
-	g.Snapshotter = "overlayfs"
+	g.Snapshotter = snapshotter
 	g.DisableHCSystemd = true // health is the agent's business
 	g.Experimental = false
 	return g

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	client "github.com/containerd/containerd/v2/client"
@@ -196,7 +195,7 @@ func explain(err error) error {
 		{"executable file not found", "correct command, or the image's entrypoint"},
 		{"exec format error", "the image is for another processor"},
 		{"no such file or directory", "is its program in the image, statically linked or with its libraries?"},
-		{"failed to call cni.Setup", "the bridge network cannot be set up; see " + filepath.Join("/run", "selvedge") + " and the agent's log"},
+		{"failed to call cni.Setup", "the bridge network could not be set up; are iptables and the CNI plugins complete, and is its subnet free?"},
 	} {
 		if err != nil && contains(err, h.has) {
 			return fmt.Errorf("%w; %s", err, h.hint)
