@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"selvedge/schema/fleet"
 )
 
 func doubling(n int) string {
@@ -114,6 +116,47 @@ func killChildren() {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
+	}
+}
+
+// A bomb is not set off again by the commits of others, and is by a change of its own.
+func TestBombOnce(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector cannot work within memory limits")
+	}
+	v := validator(t, Config{Workers: 1, Limits: Limits{CPU: time.Second}})
+	dir := repoDir(t, baseRepo())
+	bomb := filepath.Join(dir, wsDir, "bomb.cue")
+	source := "package fleet\nl: [0,1,2,3,4,5,6,7,8,9]\nx: [for a in l for b in l for c in l for d in l for e in l for f in l for g in l for h in l {a+b}]\n"
+	write := func(name, s string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func() *fleet.Source {
+		t.Helper()
+		f, repo, err := v.Validate(context.Background(), tree(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := f.Workspaces[wsDir]
+		if s == nil {
+			t.Fatalf("no workspace: %v", repo)
+		}
+		return s
+	}
+	write(bomb, source)
+	first := look()
+	if first.Unit != nil {
+		t.Fatal("the bomb was accepted")
+	}
+	if again := look(); again != first {
+		t.Error("the bomb was set off again though nothing changed")
+	}
+	write(bomb, "package fleet\n")
+	if look().Unit == nil {
+		t.Error("the mended workspace is refused still")
 	}
 }
 

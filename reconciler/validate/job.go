@@ -38,6 +38,8 @@ type result struct {
 	Problems []fleet.Problem         `json:"problems,omitempty"`
 	// Killed marks a verdict of the parent, not of the child: it is never cached.
 	Killed bool `json:"-"`
+	// Exceeded: it was killed for what it used, not by accident.
+	Exceeded bool `json:"-"`
 }
 
 func (r *result) refused() bool {

@@ -214,14 +214,15 @@ func (p *pool) evaluate(ctx context.Context, j job, src reader) (*result, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if why == diedAlone {
+		exceeded := why != diedAlone
+		if !exceeded {
 			// Nothing says that the unit is to blame: the kernel or a person may have killed it.
 			if attempt == 0 {
 				continue
 			}
 			why = "the evaluator died twice: " + c.epitaph()
 		}
-		return &result{Role: roleUnknown, Killed: true, Problems: []fleet.Problem{{
+		return &result{Role: roleUnknown, Killed: true, Exceeded: exceeded, Problems: []fleet.Problem{{
 			Severity: fleet.Error, Position: fleet.Position{File: filePath(j.Dir)},
 			Message: "evaluation stopped: " + why,
 		}}}, nil

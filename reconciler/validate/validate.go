@@ -34,7 +34,7 @@ type Config struct {
 
 // Limits bound one unit, which is one directory; zero fields have their defaults.
 type Limits struct {
-	CPU      time.Duration // processor time, in whole seconds; 0 means 20 s
+	CPU      time.Duration // processor time, in whole seconds; 0 means 10 s
 	Wall     time.Duration // 0 means 60 s
 	Memory   int64         // bytes of data; 0 means 768 MiB
 	Output   int64         // bytes of a result; 0 means 64 MiB
@@ -46,7 +46,7 @@ type Limits struct {
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
-		CPU: cmp.Or(l.CPU, 20*time.Second), Wall: cmp.Or(l.Wall, time.Minute),
+		CPU: cmp.Or(l.CPU, 10*time.Second), Wall: cmp.Or(l.Wall, time.Minute),
 		Memory: cmp.Or(l.Memory, 768<<20), Output: cmp.Or(l.Output, 64<<20),
 		File: cmp.Or(l.File, 8<<20), Reads: cmp.Or(l.Reads, 20_000),
 		Bytes: cmp.Or(l.Bytes, 128<<20), Problems: cmp.Or(l.Problems, 100),
@@ -94,7 +94,13 @@ type verdict struct {
 	unit   *fleet.Unit   // decoded from Result.Unit, which is then dropped
 	source *fleet.Source // of a workspace
 	blamed string        // the problems from outside that source was made with
+	retry  time.Time     // of an evaluation that was killed: not tried again before, if nothing changed
 }
+
+// patience is how many times as long as it took a killed evaluation is left alone while its
+// files are as they were: a bomb must not slow every commit of others, and a machine that
+// was too busy must not refuse a workspace for long.
+const patience = 10
 
 // readRecord is one thing that an evaluation was told.
 type readRecord struct {
@@ -251,6 +257,7 @@ func (r *round) evaluateAll(ctx context.Context, dirs []string) error {
 			}
 			g.Go(func() error {
 				rec := &recorder{mu: &r.mu, x: r.x, limits: r.v.cfg.Limits, reads: map[readRecord]struct{}{}}
+				began := time.Now()
 				res, err := r.v.pool.evaluate(gctx, j, rec)
 				if err != nil {
 					return fmt.Errorf("evaluate %s: %w", dir, err)
@@ -258,7 +265,11 @@ func (r *round) evaluateAll(ctx context.Context, dirs []string) error {
 				for _, a := range above {
 					rec.reads[a] = struct{}{}
 				}
-				r.learn(dir, newVerdict(rec.reads, res), true)
+				vd := newVerdict(rec.reads, res)
+				if res.Exceeded {
+					vd.retry = time.Now().Add(patience * time.Since(began))
+				}
+				r.learn(dir, vd, true)
 				return nil
 			})
 		}
@@ -339,9 +350,12 @@ func (r *round) job(dir string) (job, []readRecord) {
 	return j, recs
 }
 
-// remembered returns the verdict of an earlier round if everything it read is as it was.
+// remembered returns the verdict of an earlier round if everything it read is as it was. That
+// an evaluation was killed is remembered for a while, and never on disk.
 func (r *round) remembered(dir string, above []readRecord) *verdict {
-	ok := func(vd *verdict) bool { return vd != nil && !vd.Result.Killed && r.holds(vd, above) }
+	ok := func(vd *verdict) bool {
+		return vd != nil && (!vd.Result.Killed || time.Now().Before(vd.retry)) && r.holds(vd, above)
+	}
 	if vd := r.v.known[dir]; ok(vd) {
 		return vd
 	}
