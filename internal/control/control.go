@@ -23,7 +23,10 @@ import (
 // Socket is the file's name in a daemon's directory.
 const Socket = "control.sock"
 
-const maxAnswer = 64 << 20
+const (
+	maxAnswer = 64 << 20
+	maxPath   = 107 // sun_path of unix(7), less the zero byte
+)
 
 // ErrNotRunning is returned by Ask if no daemon answers.
 var ErrNotRunning = errors.New("not running")
@@ -32,6 +35,9 @@ var ErrNotRunning = errors.New("not running")
 // lock: a socket that is there was left by a crash.
 func Serve(ctx context.Context, dir string, h http.Handler) error {
 	name := filepath.Join(dir, Socket)
+	if len(name) > maxPath {
+		return fmt.Errorf("control socket: %s: %d bytes, a unix socket's path has at most %d; choose a shorter directory", name, len(name), maxPath)
+	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -88,6 +94,9 @@ func Ask(ctx context.Context, dir, method, path string, answer any) error {
 	res, err := client.Do(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("%w with the directory %s", ErrNotRunning, dir)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; ask as the user that the daemon runs as", err)
 	}
 	if err != nil {
 		return err

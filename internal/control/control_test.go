@@ -22,7 +22,9 @@ func TestAskAndServe(t *testing.T) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { Reply(w, map[string]int{"n": 7}, nil) })
-	mux.HandleFunc("POST /do", func(w http.ResponseWriter, _ *http.Request) { Reply(w, nil, errors.New("cannot be done; do that first")) })
+	mux.HandleFunc("POST /do", func(w http.ResponseWriter, _ *http.Request) {
+		Reply(w, nil, errors.New("cannot be done; do that first"))
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Serve(ctx, dir, mux) }()

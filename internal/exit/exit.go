@@ -58,18 +58,12 @@ func Code(err error) int {
 // the command's name in front.
 func Execute(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.InitDefaultCompletionCmd() // before the look at all commands
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return Usagef("%w; see '%s --help'", err, c.CommandPath())
 	})
 	for _, c := range all(root) {
-		if args := c.Args; args != nil {
-			c.Args = func(c *cobra.Command, a []string) error {
-				if err := args(c, a); err != nil {
-					return Usagef("%w; see '%s --help'", err, c.CommandPath())
-				}
-				return nil
-			}
-		} else if !c.Runnable() {
+		if !c.Runnable() {
 			c.Args = func(c *cobra.Command, a []string) error {
 				if len(a) > 0 {
 					return Usagef("unknown command %q; see '%s --help'", a[0], c.CommandPath())
@@ -77,6 +71,13 @@ func Execute(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
 				return nil
 			}
 			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		} else if args := c.Args; args != nil {
+			c.Args = func(c *cobra.Command, a []string) error {
+				if err := args(c, a); err != nil {
+					return Usagef("%w; see '%s --help'", err, c.CommandPath())
+				}
+				return nil
+			}
 		}
 	}
 	err := root.ExecuteContext(ctx)
