@@ -117,11 +117,9 @@ func (a *Agent) open() (err error) {
 			a.root = a.first
 		}
 	}
-	a.pull, err = pull.New(pull.Config{
-		Registry: a.settings.Registry, Prefix: a.settings.Prefix, Node: a.settings.Node,
-		CAFile: a.settings.CAFile, CredentialsFile: a.settings.CredentialsFile,
-		AllowHTTP: a.settings.AllowHTTP, Now: a.store.Now,
-	})
+	cfg := a.settings.pull()
+	cfg.Now = a.store.Now
+	a.pull, err = pull.New(cfg)
 	if err != nil {
 		return errors.Join(err, a.store.Close())
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"selvedge/edge/identity"
+	"selvedge/edge/pull"
 	"selvedge/internal/atomicfile"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/trust"
@@ -37,12 +38,12 @@ const (
 // identity in Git. A directory that was prepared for another node, or with another
 // root, is left as it is.
 func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
-	if !nodestate.ValidNode(s.Node) {
-		return "", fmt.Errorf("node name %q: want lower-case letters, digits and dashes, at most 63, a letter or digit first", s.Node)
+	if err := s.check(); err != nil {
+		return "", err
 	}
 	r, err := trust.Parse(root)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; give 1.root.json of the platform's trust directory", err)
 	}
 	if s.Fingerprint != "" && s.Fingerprint != r.Fingerprint() {
 		return "", fmt.Errorf("the root document has the fingerprint %s, but %s was asked for: it is not the one that was meant; compare with 'selvedge keys root show'", r.Fingerprint(), s.Fingerprint)
@@ -73,6 +74,28 @@ func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
 	}
 	// last: a directory with settings is complete
 	return key.Public(), atomicfile.Write(filepath.Join(dir, settingsFile), append(b, '\n'), 0o600)
+}
+
+// ErrSettings marks settings that cannot be right.
+var ErrSettings = errors.New("wrong setting")
+
+func (s Settings) check() error {
+	if !nodestate.ValidNode(s.Node) {
+		return fmt.Errorf("%w: node name %q: want lower-case letters, digits and dashes, at most 63, a letter or digit first", ErrSettings, s.Node)
+	}
+	c, err := pull.New(s.pull())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSettings, err)
+	}
+	c.Close()
+	return nil
+}
+
+func (s Settings) pull() pull.Config {
+	return pull.Config{
+		Registry: s.Registry, Prefix: s.Prefix, Node: s.Node,
+		CAFile: s.CAFile, CredentialsFile: s.CredentialsFile, AllowHTTP: s.AllowHTTP,
+	}
 }
 
 // LoadSettings reads what Init wrote.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"os"
 	"path/filepath"
 	"time"
 
@@ -78,6 +79,9 @@ func ReadStatus(dir string) (Status, error) {
 // Hold keeps a node where it is, across restarts: nothing new is begun.
 func Hold(dir, reason string) error {
 	_, key, err := load(dir)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, storeDir), 0o700) // a node may be held before it ever ran
+	}
 	if err != nil {
 		return err
 	}
@@ -87,6 +91,9 @@ func Hold(dir, reason string) error {
 // Release ends a hold, and has the agent try again what failed here.
 func Release(dir string) error {
 	settings, key, err := load(dir)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, storeDir), 0o700)
+	}
 	if err != nil {
 		return err
 	}

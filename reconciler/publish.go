@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -22,9 +23,16 @@ func (r *Reconciler) publish(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
+	if err := r.noteSigner(heads); err != nil {
+		return err
+	}
+	older := map[string]bool{}
+	for _, name := range r.signedBy.Older {
+		older[name] = true
+	}
 	var changed []string
 	for name, n := range p.result.Nodes {
-		if heads[name].ContentDigest != n.Digest {
+		if heads[name].ContentDigest != n.Digest || older[name] {
 			changed = append(changed, name)
 		}
 	}
@@ -47,13 +55,64 @@ func (r *Reconciler) publish(ctx context.Context, p *pass) error {
 			gone = append(gone, name)
 		}
 	}
-	if len(gone) == 0 {
+	if len(gone) > 0 {
+		slices.Sort(gone)
+		p.removed = len(gone)
+		r.cfg.Log.Info("states withdrawn: the nodes are no longer in the repo, or have no identity", "nodes", gone)
+		if err := r.cfg.Publisher.Remove(ctx, gone); err != nil {
+			return err
+		}
+	}
+	return r.signedAnew(p)
+}
+
+// noteSigner writes down, before anything is signed with another key than before, which
+// nodes have states by an older one. A pass that is killed then signs some of them twice.
+func (r *Reconciler) noteSigner(heads map[string]nodestate.Head) error {
+	hint := r.cfg.Signer.Hint()
+	if r.signedBy.Hint == hint {
 		return nil
 	}
-	slices.Sort(gone)
-	p.removed = len(gone)
-	r.cfg.Log.Info("states withdrawn: the nodes are no longer in the repo, or have no identity", "nodes", gone)
-	return r.cfg.Publisher.Remove(ctx, gone)
+	s := signedBy{Hint: hint}
+	for name, h := range heads {
+		if h.ContentDigest != "" {
+			s.Older = append(s.Older, name)
+		}
+	}
+	slices.Sort(s.Older)
+	if err := saveSignedBy(filepath.Join(r.cfg.DataDir, signedByFile), s); err != nil {
+		return err
+	}
+	r.signedBy = s
+	if len(s.Older) > 0 {
+		r.cfg.Log.Info("the signing key is another one; states are signed anew", "nodes", len(s.Older), "key", hint)
+	}
+	return nil
+}
+
+// signedAnew keeps of the nodes with states by an older key those that are held: what
+// they should run is not known now.
+func (r *Reconciler) signedAnew(p *pass) error {
+	if len(r.signedBy.Older) == 0 {
+		return nil
+	}
+	s := signedBy{Hint: r.signedBy.Hint}
+	for _, name := range r.signedBy.Older {
+		if _, held := p.result.Held[name]; held {
+			s.Older = append(s.Older, name)
+		}
+	}
+	if len(s.Older) == len(r.signedBy.Older) {
+		return nil
+	}
+	if len(s.Older) > 0 {
+		r.cfg.Log.Warn("held nodes keep states by the key before; mend their workspaces before that key is taken out of trust", "nodes", s.Older)
+	}
+	if err := saveSignedBy(filepath.Join(r.cfg.DataDir, signedByFile), s); err != nil {
+		return err
+	}
+	r.signedBy = s
+	return nil
 }
 
 func (r *Reconciler) sign(ctx context.Context, p *pass, names []string, heads map[string]nodestate.Head) ([]nodestate.Artifact, error) {

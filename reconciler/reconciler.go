@@ -13,7 +13,6 @@ import (
 	"selvedge/reconciler/git"
 	"selvedge/reconciler/resolve"
 	"selvedge/reconciler/sign"
-	"selvedge/reconciler/trustdir"
 	"selvedge/reconciler/validate"
 	"selvedge/schema/fleet"
 	"selvedge/schema/nodestate"
@@ -31,7 +30,7 @@ type Publisher interface {
 	PutTrust(ctx context.Context, docs [][]byte) error
 }
 
-// Config is what a Reconciler works with. All fields but Log are needed.
+// Config is what a Reconciler works with. All fields but the last two are needed.
 type Config struct {
 	Git       *git.Source
 	Validator *validate.Validator
@@ -40,6 +39,8 @@ type Config struct {
 	TrustDir  string // root documents, see package trustdir
 	DataDir   string // what was accepted last is kept here
 	Log       *slog.Logger
+
+	TrustInterval time.Duration // between looks at TrustDir; 0 means 5 s
 }
 
 // Reconciler is the loop. Make it with New.
@@ -47,6 +48,7 @@ type Reconciler struct {
 	cfg      Config
 	resolver *resolve.Resolver
 	accepted resolve.Accepted
+	signedBy signedBy
 	trust    string // digest of the root documents that are published
 
 	mu     sync.Mutex
@@ -57,6 +59,9 @@ type Reconciler struct {
 func New(cfg Config) *Reconciler {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.TrustInterval <= 0 {
+		cfg.TrustInterval = 5 * time.Second
 	}
 	return &Reconciler{cfg: cfg, resolver: resolve.New(resolve.Config{})}
 }
@@ -94,10 +99,13 @@ func (r *Reconciler) steps() []step {
 }
 
 // Run reconciles until the context ends. It returns early only if the data
-// directory cannot be used.
+// directory cannot be used, or a setting of the Git source is wrong.
 func (r *Reconciler) Run(ctx context.Context) error {
 	var err error
 	if r.accepted, err = loadAccepted(filepath.Join(r.cfg.DataDir, acceptedFile)); err != nil {
+		return err
+	}
+	if r.signedBy, err = loadSignedBy(filepath.Join(r.cfg.DataDir, signedByFile)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -116,17 +124,37 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, git.ErrConfig) {
+			return err // it does not mend itself
+		}
 		var again <-chan time.Time // nil: nothing to try again
 		if err != nil && !errors.Is(err, ErrStalled) {
 			again = time.After(retry.Next())
 		} else {
 			retry.Reset()
 		}
+		if err := r.wait(ctx, again); err != nil {
+			return err
+		}
+	}
+}
+
+// wait returns when there may be something to do.
+func (r *Reconciler) wait(ctx context.Context, again <-chan time.Time) error {
+	look := time.NewTicker(r.cfg.TrustInterval)
+	defer look.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-r.cfg.Git.Changed():
+			return nil
 		case <-again:
+			return nil
+		case <-look.C:
+			if again == nil && r.trustChanged() {
+				return nil
+			}
 		}
 	}
 }
@@ -142,32 +170,6 @@ func (r *Reconciler) Once(ctx context.Context) error {
 		}
 	}
 	r.succeeded(p, time.Since(began))
-	return nil
-}
-
-// publishTrust comes first: nodes must know a signer before they meet its states.
-func (r *Reconciler) publishTrust(ctx context.Context, _ *pass) error {
-	chain, err := trustdir.Load(r.cfg.TrustDir)
-	if err != nil {
-		return fmt.Errorf("%w; make the root of trust with 'selvedge keys root init'", err)
-	}
-	if !chain.Signs(r.cfg.Signer.Hint()) {
-		return fmt.Errorf("the signing key is not listed in root document %d of %s, so no node would accept its states; add it with 'selvedge keys root rotate --add-signer'",
-			chain.Latest.Version(), r.cfg.TrustDir)
-	}
-	var all []byte
-	for _, d := range chain.Docs {
-		all = append(all, d...)
-	}
-	digest := nodestate.Digest(all)
-	if digest == r.trust {
-		return nil
-	}
-	if err := r.cfg.Publisher.PutTrust(ctx, chain.Docs); err != nil {
-		return err
-	}
-	r.trust = digest
-	r.cfg.Log.Info("trust published", "version", chain.Latest.Version(), "fingerprint", chain.First.Fingerprint())
 	return nil
 }
 

@@ -25,9 +25,9 @@ type Status struct {
 	Held       map[string]resolve.Held `json:"held,omitempty"`     // node → why it keeps an earlier state
 	Awaiting   []string                `json:"awaiting,omitempty"` // nodes without identity
 	Problems   []fleet.Problem         `json:"problems,omitempty"` // of the commit seen
-	Signed     int                     `json:"signed"`             // states of the last pass
-	Removed    int                     `json:"removed"`            // states withdrawn in the last pass
-	Took       string                  `json:"took,omitempty"`     // the last pass
+	Signed     int                     `json:"signed"`             // states, in the last pass that had news
+	Removed    int                     `json:"removed"`            // states withdrawn in it
+	Took       string                  `json:"took,omitempty"`     // that pass
 	Finished   time.Time               `json:"finished,omitzero"`  // the last good pass
 }
 
@@ -78,6 +78,9 @@ func (r *Reconciler) succeeded(p *pass, took time.Duration) {
 	}
 	r.mu.Lock()
 	before := r.status
+	if p.signed+p.removed == 0 && before.InForce.Hash == s.InForce.Hash && before.Error == "" {
+		s.Signed, s.Removed, s.Took = before.Signed, before.Removed, before.Took // a look without news
+	}
 	r.status = s
 	r.mu.Unlock()
 	if p.signed > 0 || p.removed > 0 || before.InForce.Hash != s.InForce.Hash || before.Error != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,6 +42,9 @@ where states are pulled from; it never replaces a key or a root.`,
 				}
 			}
 			public, err := edge.Init(dir(c), s, doc)
+			if errors.Is(err, edge.ErrSettings) {
+				return exit.Usagef("%w; see 'selvedge-edge init --help'", err)
+			}
 			if err != nil {
 				return err
 			}

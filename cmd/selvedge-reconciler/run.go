@@ -184,6 +184,11 @@ func (o *options) publisher(log *slog.Logger) (pub reconciler.Publisher, serve f
 	server, err := publish.Listen(publish.ServerConfig{
 		Addr: o.listen, CertFile: o.tlsCert, KeyFile: o.tlsKey, Handler: store.Handler(), Log: log,
 	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; stop what has the port, or choose another with --listen", err)
+	} else if err != nil && o.tlsCert != "" {
+		err = fmt.Errorf("%w (--tls-cert %s, --tls-key %s)", err, o.tlsCert, o.tlsKey)
+	}
 	if err != nil {
 		store.Close()
 		return nil, nil, nil, err

@@ -63,6 +63,9 @@ func rootInitCommand() *cobra.Command {
 			} else if !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
+			if _, err := trustdir.LoadDraft(f.dir, 0); err == nil {
+				return fmt.Errorf("%s holds a draft of the first root document already; sign it with 'selvedge keys root sign', or remove it", f.dir)
+			}
 			rootKeys, err := publicKeys(roots)
 			if err != nil {
 				return err
@@ -109,6 +112,9 @@ func rootRotateCommand() *cobra.Command {
 				}
 			}
 			ch.Threshold = threshold
+			if removed := len(removeSigner); removed > 0 && len(chain.Latest.Signers())+len(addSigner)-removed <= 0 {
+				return fmt.Errorf("no signing key would be left, and nodes could be told nothing more; add the next one in the same step: --add-signer new.pub")
+			}
 			if len(addRoot)+len(removeRoot)+len(addSigner)+len(removeSigner) == 0 && threshold == 0 {
 				return exit.Usagef("nothing to change; see 'selvedge keys root rotate --help'")
 			}
@@ -190,6 +196,9 @@ func rootShowCommand() *cobra.Command {
 func (f *rootFlags) chain() (*trustdir.Chain, error) {
 	chain, err := trustdir.Load(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, e := trustdir.LoadDraft(f.dir, 0); e == nil {
+			return nil, fmt.Errorf("%s holds a draft alone, which is not in force; sign it with 'selvedge keys root sign'", f.dir)
+		}
 		return nil, fmt.Errorf("%s holds no root of trust; make one with 'selvedge keys root init'", f.dir)
 	}
 	return chain, err

@@ -45,8 +45,12 @@ alone exit 0.`,
 			}
 			errs := r.errors()
 			if output == "text" {
-				fmt.Fprintf(c.ErrOrStderr(), "%s, %s: %s, %s\n",
-					count(len(r.fleet.Workspaces), "workspace"), count(len(r.result.Nodes), "node"),
+				awaiting := ""
+				if n := len(r.result.Awaiting); n > 0 {
+					awaiting = fmt.Sprintf(" and %d awaiting an identity", n)
+				}
+				fmt.Fprintf(c.ErrOrStderr(), "%s, %s%s: %s, %s\n",
+					count(len(r.fleet.Workspaces), "workspace"), count(len(r.result.Nodes), "node"), awaiting,
 					count(errs, "error"), count(len(r.problems)-errs, "warning"))
 			}
 			if errs > 0 {

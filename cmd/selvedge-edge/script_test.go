@@ -1,0 +1,69 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"selvedge/schema/trust"
+	"selvedge/test/script"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"selvedge-edge": func() { os.Exit(run()) }})
+}
+
+// TestScripts gives each script a root document, 1.root.json with its $FINGERPRINT, and
+// that of another platform below other/.
+func TestScripts(t *testing.T) {
+	doc, fingerprint := root(t)
+	other, _ := root(t)
+	script.RunWith(t, func(e *testscript.Env) error {
+		e.Setenv("FINGERPRINT", fingerprint)
+		if err := os.Mkdir(filepath.Join(e.WorkDir, "other"), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(e.WorkDir, "other", "1.root.json"), other, 0o644); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(e.WorkDir, "1.root.json"), doc, 0o644)
+	})
+}
+
+func root(t *testing.T) (doc []byte, fingerprint string) {
+	t.Helper()
+	var keys [2]*ecdsa.PrivateKey
+	for i := range keys {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = k
+	}
+	d, err := trust.New([]crypto.PublicKey{keys[0].Public()}, 1, []crypto.PublicKey{keys[1].Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := signature.LoadECDSASignerVerifier(keys[0], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sign(signer); err != nil {
+		t.Fatal(err)
+	}
+	if doc, err = d.Bytes(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := trust.Parse(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc, r.Fingerprint()
+}
