@@ -18,6 +18,7 @@ import (
 	"selvedge/edge/pull"
 	"selvedge/edge/store"
 	"selvedge/edge/verify"
+	"selvedge/internal/backoff"
 	"selvedge/internal/control"
 	"selvedge/schema/trust"
 )
@@ -30,6 +31,8 @@ type Config struct {
 	Trust    time.Duration // between looks for new root documents; 0 means 10 min, with jitter
 	Drift    time.Duration // see apply.Config
 	Log      *slog.Logger  // nil means slog.Default()
+
+	Now func() time.Time // the machine's clock, for certificates and for people; nil means time.Now
 }
 
 // Agent is the loop. Make it with New.
@@ -44,13 +47,16 @@ type Agent struct {
 	first *trust.Root   // pinned
 	wake  chan struct{} // there may be something to begin
 
+	slots sync.Mutex // held over a look at the store's slots and the transition that follows from it
+
 	mu      sync.Mutex
 	root    *trust.Root
-	abandon context.CancelFunc // ends the update on its way; nil: none is
+	abandon context.CancelFunc // ends the prefetch on its way; nil: none is
 	sooner  context.CancelFunc // ends the poll on its way, to begin the next
 	link    Link
 	refused *Refusal
-	update  Update
+	now     Update // what is being made of the current state
+	next    Update // of the pending one; zero: there is none
 }
 
 // New returns an Agent; it does nothing yet.
@@ -81,7 +87,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.apply.Run(ctx) })
 	g.Go(func() error { return a.updating(ctx) })
 	g.Go(func() error { return a.pulling(ctx) })
-	g.Go(func() error { return control.Serve(ctx, a.cfg.Dir, a.handler()) })
+	g.Go(func() error { return a.answering(ctx) })
 	return g.Wait()
 }
 
@@ -104,7 +110,7 @@ func (a *Agent) open() (err error) {
 		return fmt.Errorf("root of trust: %s has the fingerprint %s, but %s was pinned; restore the file, or run 'selvedge-edge init' with the right one",
 			rootFile, got, a.settings.Fingerprint)
 	}
-	if a.store, err = store.Open(store.Config{Dir: filepath.Join(dir, storeDir), Node: a.settings.Node, Key: a.key}); err != nil {
+	if a.store, err = store.Open(store.Config{Dir: filepath.Join(dir, storeDir), Node: a.settings.Node, Key: a.key, Now: a.cfg.Now}); err != nil {
 		return err
 	}
 	for _, p := range a.store.Status().Problems {
@@ -131,6 +137,23 @@ func (a *Agent) open() (err error) {
 
 // storeDir is the store's directory below the agent's.
 const storeDir = "store"
+
+// answering serves people's questions. That it cannot, as when the disk is full, stops nothing else.
+func (a *Agent) answering(ctx context.Context) error {
+	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	for {
+		err := control.Serve(ctx, a.cfg.Dir, a.handler())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.cfg.Log.Error("nobody can ask for the status", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry.Next()):
+		}
+	}
+}
 
 // handler answers 'selvedge-edge status'.
 func (a *Agent) handler() http.Handler {

@@ -40,6 +40,12 @@ type Refusal struct {
 	Count      int       `json:"count"`
 }
 
+// Reasons of a Refusal beside those of verify.Reason.
+const (
+	reasonTrust = "trust" // root documents that prove nothing
+	reasonStore = "store" // the disk does not take the state
+)
+
 // Well reports whether the node runs what is wanted, as far as it knows, in health.
 func (s Status) Well() bool {
 	return s.Running && s.Store.Current != nil && s.Apply.Healthy && s.Refused == nil && s.Store.Hold == nil &&
@@ -52,7 +58,10 @@ func (a *Agent) Status() Status {
 		Store: a.store.Status(), Apply: a.apply.Status()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Link, s.Update = a.link, a.update
+	s.Link, s.Update = a.link, a.next
+	if s.Update.Phase == "" {
+		s.Update = a.now
+	}
 	if s.Update.Phase == "" {
 		s.Update.Phase = Idle
 	}
@@ -161,5 +170,14 @@ func (a *Agent) alarm(r *Refusal) {
 	a.mu.Unlock()
 	if r != nil && (was == nil || was.Message != r.Message) {
 		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "err", r.Message)
+	}
+}
+
+// calm ends an alarm of that reason.
+func (a *Agent) calm(reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused != nil && a.refused.Reason == reason {
+		a.refused = nil
 	}
 }

@@ -50,9 +50,11 @@ func (a *Agent) boot(ctx context.Context) {
 	}
 	good, hasGood := a.store.LastGood()
 	if n > maxTrials && hasGood {
-		a.reject(cur, fmt.Errorf("it was begun %d times and never got healthy before the agent or the machine ended", n-1))
+		a.reject(cur, fmt.Errorf("it was begun %d times and never got healthy before the agent or the machine ended; 'selvedge-edge release' tries it again", n-1))
 		a.start(ctx, good)
+		return
 	}
+	a.measure(good)
 }
 
 func (a *Agent) start(ctx context.Context, s verify.State) {
@@ -66,11 +68,20 @@ func (a *Agent) start(ctx context.Context, s verify.State) {
 	a.cfg.Log.Info("started from disk", "generation", s.Generation(), "digest", s.Digest())
 }
 
-// updating begins states, one at a time, until the context ends.
-func (a *Agent) updating(ctx context.Context) error {
-	if cur, ok := a.store.Current(); ok && !a.store.Good() {
-		a.finish(ctx, cur)
+// measure has the state on its way judged by what it changes against the last good one:
+// what was broken before it is not its fault.
+func (a *Agent) measure(good verify.State) {
+	if err := a.apply.Accept(good); err != nil {
+		a.cfg.Log.Error("compare with the last good state", "generation", good.Generation(), "err", err)
 	}
+}
+
+// updating begins states, one at a time, until the context ends. A state that is on its way
+// goes on until the images of a newer one are there: one whose images cannot be had keeps nobody
+// from getting healthy, or from going back.
+func (a *Agent) updating(ctx context.Context) error {
+	var current trying
+	defer current.end()
 	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
 	tried := ""
 	for {
@@ -82,14 +93,24 @@ func (a *Agent) updating(ctx context.Context) error {
 				retry.Reset()
 			}
 			if h, held := a.store.Held(); held {
-				a.note(Update{Phase: OnHold, Generation: s.Generation(), Error: h.Reason})
-			} else if !a.begin(ctx, s) {
+				a.note(&a.next, Update{Phase: OnHold, Generation: s.Generation(), Error: h.Reason})
+			} else if a.prefetch(ctx, s) {
+				if a.activate(s) {
+					current.end()
+					current = a.try(ctx, s)
+				} else {
+					pause = retry.Next()
+				}
+			} else if p, _ := a.store.Pending(); p.Digest() == s.Digest() {
 				pause = retry.Next()
 			} else {
-				continue
+				pause = 0 // a newer one came in between
 			}
-		} else if cur, ok := a.store.Current(); ok && !a.store.Good() && a.idle() {
-			a.finish(ctx, cur) // nothing to go back to: wait for its health once more
+		} else {
+			a.note(&a.next, Update{})
+		}
+		if cur, ok := a.store.Current(); ok && !a.store.Good() && current.over() {
+			current = a.try(ctx, cur)
 		}
 		select {
 		case <-ctx.Done():
@@ -100,61 +121,115 @@ func (a *Agent) updating(ctx context.Context) error {
 	}
 }
 
-// begin makes a pending state current, unless its images cannot be had.
-func (a *Agent) begin(ctx context.Context, s verify.State) bool {
-	ctx, done := a.interruptible(ctx)
-	defer done()
-	a.note(Update{Phase: Prefetch, Generation: s.Generation()})
-	if err := a.apply.Prefetch(ctx, s); err != nil {
-		if ctx.Err() == nil {
-			a.stuck(Update{Phase: Prefetch, Generation: s.Generation(), Error: "nothing was changed: " + err.Error()})
-		}
-		return ctx.Err() != nil
+// prefetch makes the images of a pending state local, and reports whether they are. A newer
+// state ends it.
+func (a *Agent) prefetch(ctx context.Context, s verify.State) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.mu.Lock()
+	a.abandon = cancel
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.abandon = nil
+		a.mu.Unlock()
+	}()
+	if p, _ := a.store.Pending(); p.Digest() != s.Digest() {
+		return false // before there was something to abandon
+	}
+	a.note(&a.next, Update{Phase: Prefetch, Generation: s.Generation()})
+	err := a.apply.Prefetch(ctx, s)
+	if err != nil && ctx.Err() == nil {
+		a.stuck(&a.next, Update{Phase: Prefetch, Generation: s.Generation(), Error: "nothing was changed: " + err.Error()})
+	}
+	return err == nil && ctx.Err() == nil
+}
+
+// activate makes a pending state current, unless a newer one or a hold came in between.
+func (a *Agent) activate(s verify.State) bool {
+	a.slots.Lock()
+	defer a.slots.Unlock()
+	if p, _ := a.store.Pending(); p.Digest() != s.Digest() {
+		return false
+	}
+	if _, held := a.store.Held(); held {
+		return false
 	}
 	if err := a.store.Activate(); err != nil { // as when the disk is full
-		a.stuck(Update{Phase: Prefetch, Generation: s.Generation(), Error: "nothing was changed: " + err.Error()})
+		a.stuck(&a.next, Update{Phase: Prefetch, Generation: s.Generation(), Error: "nothing was changed: " + err.Error()})
 		return false
 	}
 	if _, err := a.store.Trial(); err != nil {
 		a.cfg.Log.Error("count the start of a state", "err", err)
 	}
-	a.settle(ctx, s)
+	a.note(&a.next, Update{})
 	return true
 }
 
-// finish takes up the current state, which is not good yet.
-func (a *Agent) finish(ctx context.Context, s verify.State) {
-	ctx, done := a.interruptible(ctx)
-	defer done()
-	a.settle(ctx, s)
+// trying is a state on its way to be good, as a child of updating. The zero value is over.
+type trying struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (a *Agent) try(ctx context.Context, s verify.State) trying {
+	inner, cancel := context.WithCancel(ctx)
+	t := trying{cancel, make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		defer cancel()
+		a.settle(inner, ctx, s)
+		a.look()
+	}()
+	return t
+}
+
+// end waits for its child.
+func (t trying) end() {
+	if t.done != nil {
+		t.cancel()
+		<-t.done
+	}
+}
+
+func (t trying) over() bool {
+	if t.done == nil {
+		return true
+	}
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // settle makes the node run the current state until it is good, or has failed, or a newer
-// one is there.
-func (a *Agent) settle(ctx context.Context, s verify.State) {
+// one takes over and ctx ends. What must not be left half done goes by the agent's context.
+func (a *Agent) settle(ctx, agent context.Context, s verify.State) {
 	retry := backoff.Backoff{Min: time.Second, Max: 30 * time.Second}
+	instead := false
 	for {
-		a.note(Update{Phase: Applying, Generation: s.Generation()})
+		a.note(&a.now, Update{Phase: Applying, Generation: s.Generation()})
 		err := a.apply.Apply(ctx, s)
 		var bad *apply.Unhealthy
 		switch {
 		case err == nil:
-			if err = a.store.Commit(); err == nil {
-				a.cfg.Log.Info("state is healthy", "generation", s.Generation(), "digest", s.Digest())
-				a.note(Update{Phase: Idle})
+			if err = a.commit(s); err == nil {
 				return
 			}
 		case ctx.Err() != nil:
 			return
 		case errors.As(err, &bad):
-			if good, ok := a.store.LastGood(); ok && good.Digest() != s.Digest() {
-				a.reject(s, err)
-				a.start(ctx, good)
+			if a.goBack(agent, s, err) {
 				return
 			}
 			// there is nothing to go back to: keep it, and keep watching
+		case !instead && a.apply.Status().Digest == "" && !errors.Is(err, apply.ErrUnavailable):
+			instead = true
+			a.meanwhile(agent, s)
 		}
-		a.stuck(Update{Phase: Applying, Generation: s.Generation(), Error: err.Error()})
+		a.stuck(&a.now, Update{Phase: Applying, Generation: s.Generation(), Error: err.Error()})
 		select {
 		case <-ctx.Done():
 			return
@@ -163,66 +238,90 @@ func (a *Agent) settle(ctx context.Context, s verify.State) {
 	}
 }
 
+// meanwhile runs what can be run while a state cannot go on that was on its way when the
+// agent ended, as one whose image is gone while the network is.
+func (a *Agent) meanwhile(ctx context.Context, s verify.State) {
+	good, ok := a.store.LastGood()
+	if ok {
+		a.start(ctx, good)
+		return
+	}
+	a.start(ctx, s)
+	a.measure(good) // it was never good
+}
+
+// commit makes the current state last-good, if it is still this one.
+func (a *Agent) commit(s verify.State) error {
+	a.slots.Lock()
+	defer a.slots.Unlock()
+	if cur, _ := a.store.Current(); cur.Digest() != s.Digest() {
+		return nil
+	}
+	if err := a.store.Commit(); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("state is healthy", "generation", s.Generation(), "digest", s.Digest())
+	a.note(&a.now, Update{Phase: Idle})
+	return nil
+}
+
+// goBack rejects the current state for the last good one, if there is one. If a newer state
+// is current by now, that one goes on instead.
+func (a *Agent) goBack(ctx context.Context, s verify.State, why error) bool {
+	a.slots.Lock()
+	defer a.slots.Unlock()
+	if cur, _ := a.store.Current(); cur.Digest() != s.Digest() {
+		return true
+	}
+	good, ok := a.store.LastGood()
+	if !ok || good.Digest() == s.Digest() {
+		return false
+	}
+	a.reject(s, why)
+	a.start(ctx, good)
+	return true
+}
+
 // reject refuses a state for good and says so.
 func (a *Agent) reject(s verify.State, why error) {
 	a.cfg.Log.Error("state failed; going back to the last good one", "generation", s.Generation(), "digest", s.Digest(), "err", why)
 	if err := a.store.Reject(s.Digest(), why.Error()); err != nil {
 		a.cfg.Log.Error("remember the failed state", "err", err)
 	}
-	a.note(Update{Phase: RolledBack, Generation: s.Generation(), Error: why.Error()})
+	a.note(&a.now, Update{Phase: RolledBack, Generation: s.Generation(), Error: why.Error()})
 }
 
-// interruptible is a context that ends when a newer state is there.
-func (a *Agent) interruptible(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	a.mu.Lock()
-	a.abandon = cancel
-	a.mu.Unlock()
-	return ctx, func() {
-		a.mu.Lock()
-		a.abandon = nil
-		a.mu.Unlock()
-		cancel()
-	}
-}
-
-// newer ends the update on its way, if there is one, and has the newest begun.
+// newer ends the prefetch on its way, if there is one, and has the newest state begun.
 func (a *Agent) newer() {
 	a.mu.Lock()
-	if _, held := a.store.Held(); a.abandon != nil && !held {
+	if a.abandon != nil {
 		a.abandon()
 	}
 	a.mu.Unlock()
 	a.look()
 }
 
-func (a *Agent) idle() bool {
+func (a *Agent) note(u *Update, to Update) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.abandon == nil
-}
-
-func (a *Agent) note(u Update) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.update.Phase != u.Phase || a.update.Generation != u.Generation {
-		u.Since = time.Now()
+	if u.Phase != to.Phase || u.Generation != to.Generation {
+		to.Since = time.Now()
 	} else {
-		u.Since = a.update.Since
+		to.Since = u.Since
 	}
-	if u.Error == "" && a.update.Phase == u.Phase && a.update.Generation == u.Generation {
-		u.Error = a.update.Error // the last try's, until this one says something else
+	if to.Error == "" && u.Phase == to.Phase && u.Generation == to.Generation {
+		to.Error = u.Error // the last try's, until this one says something else
 	}
-	a.update = u
+	*u = to
 }
 
 // stuck notes an update that does not get on, and logs each reason once.
-func (a *Agent) stuck(u Update) {
+func (a *Agent) stuck(u *Update, to Update) {
 	a.mu.Lock()
-	same := a.update.Error == u.Error && a.update.Generation == u.Generation
+	same := u.Error == to.Error && u.Generation == to.Generation
 	a.mu.Unlock()
-	a.note(u)
+	a.note(u, to)
 	if !same {
-		a.cfg.Log.Warn("update does not get on; trying again", "phase", u.Phase, "generation", u.Generation, "err", u.Error)
+		a.cfg.Log.Warn("update does not get on; trying again", "phase", to.Phase, "generation", to.Generation, "err", to.Error)
 	}
 }
