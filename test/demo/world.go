@@ -119,16 +119,16 @@ func (w *world) startRegistry(ctx context.Context) (err error) {
 	return err
 }
 
-// makeRepo deploys the example as it stands; only the digests of the images that are
-// built here are put in, should this machine's Go build others.
+// makeRepo deploys the example as it stands; the digests of the images that are built here
+// differ only if this machine's Go, or its architecture, is another than that of the example's.
 func (w *world) makeRepo(ctx context.Context) error {
-	refs := map[string]string{}
-	for name, version := range map[string]string{"hello": "1", "hello-2": "2", "hello-3": "3"} {
+	digests := map[string]string{}
+	for name, version := range env.DemoImages {
 		ref, err := env.PushImage(ctx, images, "selvedge-demo/hello", version)
 		if err != nil {
 			return err
 		}
-		refs[name] = ref
+		_, digests[name], _ = strings.Cut(ref, "@")
 	}
 	if err := w.git(ctx, w.dir, "init", "-q", "--bare", "-b", "main", w.repo); err != nil {
 		return err
@@ -144,16 +144,17 @@ func (w *world) makeRepo(ctx context.Context) error {
 	if err := os.CopyFS(w.clone, os.DirFS(w.examples)); err != nil {
 		return err
 	}
-	err := w.edit("images.cue", func(s string) string {
-		for name, ref := range refs {
-			s = regexp.MustCompile(`(?m)^(\s*"?`+name+`"?:\s*)"[^"]*"`).ReplaceAllString(s, `${1}"`+ref+`"`)
-		}
-		if !strings.Contains(s, `"hello-3"`) {
-			s = strings.Replace(s, "#Images: {", "#Images: {\n\t\"hello-3\": \""+refs["hello-3"]+"\"", 1)
-		}
-		return s
-	})
+	name := filepath.Join(w.clone, "images.cue")
+	text, err := os.ReadFile(name)
 	if err != nil {
+		return err
+	}
+	for image, digest := range digests {
+		if text, err = env.SetImage(text, image, digest); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(name, text, 0o644); err != nil {
 		return err
 	}
 	return w.commit(ctx, "The example fleet")
