@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -37,16 +38,22 @@ const (
 // Shapes of strings. An image is a reference with a digest; a tag before it is
 // remembered for people and not obeyed.
 var (
-	nameRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	keyRE    = regexp.MustCompile(`^U[A-Z2-7]{55}$`)
-	imageRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*){0,16}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}$`)
-	envRE    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-	cpusetRE = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,63}$`)
-	userRE   = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]{0,31}(:[a-z0-9_][a-z0-9_.-]{0,31})?$`)
-	signalRE = regexp.MustCompile(`^SIG[A-Z0-9]{2,10}$`)
-	urlRE    = regexp.MustCompile(`^/[^\x00-\x20\x7f#]{0,1000}$`)
-	pathRE   = regexp.MustCompile(`^/[^\x00-\x1f\x7f:,]+$`) // a colon or comma would split a mount option
+	nameRE   = shape(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	keyRE    = shape(`^U[A-Z2-7]{55}$`)
+	imageRE  = shape(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*){0,16}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}$`)
+	envRE    = shape(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	cpusetRE = shape(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,63}$`)
+	userRE   = shape(`^[a-z0-9_][a-z0-9_.-]{0,31}(:[a-z0-9_][a-z0-9_.-]{0,31})?$`)
+	signalRE = shape(`^SIG[A-Z0-9]{2,10}$`)
+	urlRE    = shape(`^/[^\x00-\x20\x7f#]{0,1000}$`)
+	pathRE   = shape(`^/[^\x00-\x1f\x7f:,]+$`) // a colon or comma would split a mount option
 )
+
+// shape compiles when it is first needed: that takes 10 ms, and the agent's program also
+// starts as the hook and the logger of each container, which check no state.
+func shape(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // Check returns what is out of bounds in the state, naming the field.
 func (s *State) Check() error {
@@ -75,11 +82,11 @@ func (s *State) CheckHeader() error {
 		return fmt.Errorf("apiVersion is %q, not %q", clip(s.APIVersion), APIVersion)
 	case s.Engine < 1 || s.Engine > 1000:
 		return fmt.Errorf("engine: %d is not in 1–1000", s.Engine)
-	case !nameRE.MatchString(s.Node):
+	case !nameRE().MatchString(s.Node):
 		return fmt.Errorf("node: %q is not a name", clip(s.Node))
 	case len(s.Workspace) > maxWorkspace || !relative(s.Workspace):
 		return fmt.Errorf("workspace: %q is not a path in a repo", clip(s.Workspace))
-	case !keyRE.MatchString(s.Identity.PublicKey):
+	case !keyRE().MatchString(s.Identity.PublicKey):
 		return fmt.Errorf("identity.publicKey: %q is not an nkey of type user", clip(s.Identity.PublicKey))
 	}
 	return nil
@@ -96,7 +103,7 @@ func text(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0)
 // Check returns what is out of bounds in the app, naming the field.
 func (a *App) Check() error {
 	switch {
-	case !nameRE.MatchString(a.Name):
+	case !nameRE().MatchString(a.Name):
 		return fmt.Errorf("name: %q is not a name", clip(a.Name))
 	case len(a.Containers) == 0:
 		return errors.New("containers: none")
@@ -127,19 +134,19 @@ func (a *App) Check() error {
 
 func (c *Container) check() error {
 	switch {
-	case !nameRE.MatchString(c.Name):
+	case !nameRE().MatchString(c.Name):
 		return fmt.Errorf("name: %q is not a name", clip(c.Name))
-	case len(c.Image) > maxImage || !imageRE.MatchString(c.Image):
+	case len(c.Image) > maxImage || !imageRE().MatchString(c.Image):
 		return fmt.Errorf("image: %q is not a reference with a digest (@sha256:…)", clip(c.Image))
-	case c.CPUSet != "" && !cpusetRE.MatchString(c.CPUSet):
+	case c.CPUSet != "" && !cpusetRE().MatchString(c.CPUSet):
 		return fmt.Errorf("cpuset: %q is not a list of cores", clip(c.CPUSet))
-	case c.User != "" && !userRE.MatchString(c.User):
+	case c.User != "" && !userRE().MatchString(c.User):
 		return fmt.Errorf("user: %q is neither uid, uid:gid nor names", clip(c.User))
 	case c.Network != "bridge" && c.Network != "host" && c.Network != "none":
 		return fmt.Errorf("network: %q is not bridge, host or none", clip(c.Network))
 	case c.Restart != "always" && c.Restart != "on-failure" && c.Restart != "never":
 		return fmt.Errorf("restart: %q is not always, on-failure or never", clip(c.Restart))
-	case !signalRE.MatchString(c.StopSignal):
+	case !signalRE().MatchString(c.StopSignal):
 		return fmt.Errorf("stopSignal: %q is not the name of a signal", clip(c.StopSignal))
 	case c.Network != "bridge" && len(c.Ports) > 0:
 		return fmt.Errorf("ports: published, but the network is %q", c.Network)
@@ -191,7 +198,7 @@ func (c *Container) checkEnv() error {
 		return fmt.Errorf("env: %d variables; at most %d are allowed", len(c.Env), maxEnv)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
-		if !envRE.MatchString(name) {
+		if !envRE().MatchString(name) {
 			return fmt.Errorf("env: %q is not the name of a variable", clip(name))
 		}
 		if v := c.Env[name]; len(v) > maxArgument || !text(v) {
@@ -208,7 +215,7 @@ func (c *Container) checkPorts() error {
 	for i, p := range c.Ports {
 		addr, err := netip.ParseAddr(p.Address)
 		switch {
-		case !nameRE.MatchString(p.Name):
+		case !nameRE().MatchString(p.Name):
 			return fmt.Errorf("port: %q is not a name", clip(p.Name))
 		case i > 0 && c.Ports[i-1].Name >= p.Name:
 			return fmt.Errorf("port %q: not sorted by name, or twice", p.Name)
@@ -278,7 +285,7 @@ func (c *Container) paths() []string {
 }
 
 func absolute(p string) bool {
-	return len(p) <= maxPath && pathRE.MatchString(p) && path.Clean(p) == p && utf8.ValidString(p)
+	return len(p) <= maxPath && pathRE().MatchString(p) && path.Clean(p) == p && utf8.ValidString(p)
 }
 
 func (p *Probe) check() error {
@@ -289,7 +296,7 @@ func (p *Probe) check() error {
 	var err error
 	if p.HTTP != nil {
 		kinds++
-		if err = span("probe.http.port", int64(p.HTTP.Port), 1, 65535); err == nil && !(urlRE.MatchString(p.HTTP.Path) && text(p.HTTP.Path)) {
+		if err = span("probe.http.port", int64(p.HTTP.Port), 1, 65535); err == nil && !(urlRE().MatchString(p.HTTP.Path) && text(p.HTTP.Path)) {
 			err = fmt.Errorf("probe.http.path: %q is not the path of a URL", clip(p.HTTP.Path))
 		}
 	}

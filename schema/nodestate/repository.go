@@ -6,7 +6,7 @@ import (
 )
 
 // ValidNode tells whether a name may be a node's: ^[a-z0-9][a-z0-9-]{0,62}$.
-func ValidNode(name string) bool { return nameRE.MatchString(name) }
+func ValidNode(name string) bool { return nameRE().MatchString(name) }
 
 // NodeRepository returns the repository of a node's states below a prefix; the
 // prefix may be empty. It is <prefix>/nodes/<node>, but OCI forbids a repository's
