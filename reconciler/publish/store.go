@@ -30,6 +30,9 @@ type Store struct {
 	waiters waiters
 }
 
+// mapped is address space, not memory: about 50,000 nodes.
+const mapped = 256 << 20
+
 var (
 	bucketNodes = []byte("nodes") // node → row
 	bucketTrust = []byte("trust") // "current", "previous" → manifest with all documents inlined
@@ -64,8 +67,9 @@ func Open(c Config) (*Store, error) {
 }
 
 func openDB(path string) (*bbolt.DB, error) {
-	// the freelist is synced: without it, opening a large file takes seconds
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
+	// the freelist is synced: without it, opening a large file takes seconds; a file that outgrows
+	// its mapping has what was read copied to the heap
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open store %s: another process has it open", path)
 	}

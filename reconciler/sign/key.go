@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
@@ -72,6 +73,7 @@ func Load(keyPEM, password []byte) (*Signer, error) {
 		}
 		return nil, fmt.Errorf("load signing key: %w: %w", ErrKey, err)
 	}
+	debug.FreeOSMemory() // scrypt took 64 MiB; the collector would keep twice that
 	s, err := New(key)
 	if err != nil {
 		return nil, fmt.Errorf("load signing key: %w", err)

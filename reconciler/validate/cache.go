@@ -22,6 +22,9 @@ type cache struct {
 	bad  bool
 }
 
+// mapped is address space, not memory: a file that outgrows it has what was read copied to the heap.
+const mapped = 256 << 20
+
 var (
 	verdictsBucket = []byte("verdicts")
 	metaBucket     = []byte("meta")
@@ -56,7 +59,7 @@ func (c *cache) open() error {
 		return err
 	}
 	return guard(func() error {
-		db, err := bolt.Open(c.file, 0o600, &bolt.Options{Timeout: time.Second})
+		db, err := bolt.Open(c.file, 0o600, &bolt.Options{Timeout: time.Second, InitialMmapSize: mapped})
 		if err != nil {
 			return err
 		}

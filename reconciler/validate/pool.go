@@ -115,6 +115,24 @@ func (p *pool) put(c *child) {
 	p.idle = append(p.idle, c)
 }
 
+// trim ends all idle children but one: what follows a round needs memory, too.
+func (p *pool) trim() {
+	p.mu.Lock()
+	var spare []*child
+	if n := len(p.idle); n > 1 {
+		spare = append(spare, p.idle[:n-1]...)
+		p.idle = append(p.idle[:0], p.idle[n-1])
+	}
+	p.mu.Unlock()
+	for _, c := range spare {
+		if c.timer.Stop() {
+			c.end()
+		} else {
+			<-c.waited
+		}
+	}
+}
+
 func (p *pool) close() {
 	p.mu.Lock()
 	idle := p.idle

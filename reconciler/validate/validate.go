@@ -217,6 +217,7 @@ func (v *Validator) Validate(ctx context.Context, tree Tree) (*fleet.Fleet, []fl
 	if err := r.evaluateAll(ctx, dirs); err != nil {
 		return nil, nil, err
 	}
+	v.pool.trim()
 	repo = append(repo, r.gather(f, dirs)...)
 	v.known = r.verdicts
 	if err := v.save(r, dirs); err != nil {
