@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Purge removes every container of ours, then what only they needed: the bridge, and
@@ -82,6 +84,25 @@ func (r *Runtime) noteShared() error {
 	return nil
 }
 
+var builtin = regexp.MustCompile(`^-A (PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING) `)
+
+func hasRules(out, chain string) bool { return strings.Contains(out, "\n-A "+chain+" ") }
+
+// chainsFile is locked by whoever sets up a container's network, shared, and by whoever
+// removes what all of them share.
+const chainsFile = "/run/selvedge-cni.lock"
+
+func lockChains(how int) (*os.File, error) {
+	f, err := os.OpenFile(chainsFile, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", chainsFile, err), f.Close())
+	}
+	return f, nil
+}
+
 func (r *Runtime) dropShared() error {
 	b, err := os.ReadFile(r.foreignChains())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -90,6 +111,11 @@ func (r *Runtime) dropShared() error {
 	if err != nil {
 		return err
 	}
+	lock, err := lockChains(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	foreign := strings.Split(string(b), "\n")
 	for _, c := range sharedChains {
 		if slices.Contains(foreign, c.name) {
@@ -100,6 +126,7 @@ func (r *Runtime) dropShared() error {
 			return err
 		}
 		var into, rules []string
+		used := c.table == "nat" && hasRules(out, "CNI-HOSTPORT-DNAT") // two of them hold the same rules, used or not
 		for line := range strings.Lines(out) {
 			line = strings.TrimSpace(line)
 			switch {
@@ -107,10 +134,11 @@ func (r *Runtime) dropShared() error {
 				rules = append(rules, strings.TrimPrefix(line, "-A "+c.name+" "))
 			case strings.HasSuffix(line, "-j "+c.name):
 				into = append(into, line)
+				used = used || !builtin.MatchString(line) // from a chain of some container
 			}
 		}
-		if !strings.Contains(out, "-N "+c.name+"\n") || !slices.Equal(rules, c.empty) {
-			continue // absent, or somebody uses it by now
+		if !strings.Contains(out, "-N "+c.name+"\n") || !slices.Equal(rules, c.empty) || used {
+			continue // absent, or somebody uses it by now: another agent, or anybody's CNI
 		}
 		for _, line := range into {
 			if _, err := iptables(append([]string{"-t", c.table, "-D"}, words(line[3:])...)...); err != nil {

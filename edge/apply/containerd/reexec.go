@@ -58,6 +58,11 @@ func hook(args []string, event string) error {
 	if err != nil {
 		return fmt.Errorf("oci-hook: %w", err)
 	}
+	lock, err := lockChains(unix.LOCK_SH)
+	if err != nil {
+		return fmt.Errorf("oci-hook: %w", err)
+	}
+	defer lock.Close()
 	return ocihook.Run(os.Stdin, os.Stderr, event, store, h.cniPath, h.netConfDir, "")
 }
 

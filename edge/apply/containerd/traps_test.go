@@ -3,6 +3,7 @@ package containerd_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -382,6 +383,28 @@ func TestForeignIsUntouched(t *testing.T) {
 	if x := foreign.one(t, foreign.spec("web", "main")); x.ID != fi.ID {
 		t.Errorf("theirs is %v", x)
 	}
+}
+
+// Who came first made the chains that all CNI users of a node share. When it leaves, the
+// others' ports still answer, on loopback too.
+func TestPurgeLeavesOthersTheirPorts(t *testing.T) {
+	b := newBed(t)
+	b.start(t, b.spec("web", "main", published(port(t))))
+	second := b.conf
+	second.Namespace, second.DataDir, second.RunDir, second.Bridge = "second", b.daemon.Dir+"/second", b.daemon.Dir+"/second-run", "s"+b.conf.Bridge[3:]
+	other := &bed{Runtime: containerd.New(second), conf: second, daemon: b.daemon, host: b.host, image: b.image}
+	defer func() {
+		if err := errors.Join(other.Purge(context.WithoutCancel(t.Context())), other.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	p := port(t)
+	other.start(t, other.spec("web", "main", published(p)))
+	get(t, url(p, "/"))
+	if err := b.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	get(t, url(p, "/"))
 }
 
 // A bare node is as bare after as before.
