@@ -47,6 +47,7 @@ type Config struct {
 type Reconciler struct {
 	cfg      Config
 	resolver *resolve.Resolver
+	loaded   bool
 	accepted resolve.Accepted
 	signedBy signedBy
 	trust    string // digest of the root documents that are published
@@ -101,11 +102,7 @@ func (r *Reconciler) steps() []step {
 // Run reconciles until the context ends. It returns early only if the data
 // directory cannot be used, or a setting of the Git source is wrong.
 func (r *Reconciler) Run(ctx context.Context) error {
-	var err error
-	if r.accepted, err = loadAccepted(filepath.Join(r.cfg.DataDir, acceptedFile)); err != nil {
-		return err
-	}
-	if r.signedBy, err = loadSignedBy(filepath.Join(r.cfg.DataDir, signedByFile)); err != nil {
+	if err := r.load(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -159,8 +156,26 @@ func (r *Reconciler) wait(ctx context.Context, again <-chan time.Time) error {
 	}
 }
 
+// load reads, once, what earlier passes left.
+func (r *Reconciler) load() (err error) {
+	if r.loaded {
+		return nil
+	}
+	if r.accepted, err = loadAccepted(filepath.Join(r.cfg.DataDir, acceptedFile)); err != nil {
+		return err
+	}
+	if r.signedBy, err = loadSignedBy(filepath.Join(r.cfg.DataDir, signedByFile)); err != nil {
+		return err
+	}
+	r.loaded = true
+	return nil
+}
+
 // Once makes one pass. Run calls it; alone it serves tests and benchmarks.
 func (r *Reconciler) Once(ctx context.Context) error {
+	if err := r.load(); err != nil {
+		return err
+	}
 	p, began := &pass{}, time.Now()
 	for _, s := range r.steps() {
 		if err := s.run(ctx, p); err != nil {
