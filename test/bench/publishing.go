@@ -28,11 +28,15 @@ func publishing(ctx context.Context, b *bench) error {
 	fmt.Fprint(b.out, `
 cold: no data; from the start of the process to the last state published. warm: started again with its data.
 one node: from the moment that the push moved the branch to the answer of a waiting request for the node's signed state.
+after a rest: its evaluator has ended and is started anew.
 /cue: ours by that of cue vet -c on the whole repo, which validates and does nothing else; below 1 is less.
 Memory is resident, summed over the process and its evaluators.
 `)
 	return nil
 }
+
+// rest is longer than the reconciler keeps an idle evaluator.
+const rest = 35 * time.Second
 
 // measured is one way of doing the work.
 type measured struct {
@@ -73,9 +77,15 @@ func publishingOf(ctx context.Context, b *bench, n int, t *table) error {
 			return err
 		}
 	}
-	one, err := changes(ctx, p, n, b.pick(2, 15))
+	one, err := changes(ctx, p, n, b.pick(2, 15), 0)
 	if err != nil {
 		return err
+	}
+	rested := new(measured)
+	if !b.quick {
+		if rested, err = changes(ctx, p, n, 3, rest); err != nil {
+			return err
+		}
 	}
 	p.reconciler.end()
 	p.reconciler = nil
@@ -93,10 +103,13 @@ func publishingOf(ctx context.Context, b *bench, n int, t *table) error {
 		what string
 		m    measured
 	}{
-		{"cold", cold}, {"warm", warm}, {"one node", *one},
+		{"cold", cold}, {"warm", warm}, {"one node", *one}, {"one node, after a rest", *rested},
 		{"cue vet -c ./folders/...", whole}, {"cue vet -c of one workspace", part},
 	} {
 		runs, base := time.Duration(len(r.m.times)), time.Duration(len(whole.times))
+		if runs == 0 {
+			continue
+		}
 		t.add(fmt.Sprint(n), r.what, ms(r.m.times.median()), r.m.times.spread(), ms(r.m.cpu/runs), mb(r.m.peak),
 			ratio(r.m.times.median(), whole.times.median()), ratio(r.m.cpu/runs, whole.cpu/base), ratio(r.m.peak, whole.peak))
 	}
@@ -121,11 +134,16 @@ func reconcile(ctx context.Context, p *platform, m *measured) error {
 }
 
 // changes pushes changes of one node each, and measures until a node that waits has its new state.
-func changes(ctx context.Context, p *platform, n, times int) (*measured, error) {
+func changes(ctx context.Context, p *platform, n, times int, pause time.Duration) (*measured, error) {
 	m := new(measured)
 	for i := range times {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		at := (n/2 + i*100) % n // another workspace each time
-		file, err := fleetgen.Edit(p.clone, at, fmt.Sprint("change ", i))
+		file, err := fleetgen.Edit(p.clone, at, fmt.Sprint("change ", i, " after ", pause))
 		if err != nil {
 			return nil, err
 		}
