@@ -50,13 +50,22 @@ func (w *world) perform(ctx context.Context) bool {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "WHAT HAPPENED\tWHAT CAME OF IT\tTIME")
 	for _, o := range done {
-		fmt.Fprintf(t, "%s\t%s\t%.2f s\n", o.what, strings.SplitN(o.result, "\n", 2)[0], o.took.Seconds())
+		fmt.Fprintf(t, "%s\t%s\t%.2f s\n", o.what, short(o.result), o.took.Seconds())
 	}
 	t.Flush()
 	if !ok {
 		fmt.Fprintln(os.Stderr, "\n"+w.logs())
 	}
 	return ok
+}
+
+// short is the first line of a result, cut for a table.
+func short(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if r := []rune(s); len(r) > 110 {
+		s = string(r[:110]) + "…"
+	}
+	return s
 }
 
 func (w *world) acts() []act {

@@ -204,7 +204,7 @@ func (w *world) startReconciler(context.Context) (err error) {
 
 func (w *world) startAgent(context.Context) (err error) {
 	w.agent, err = w.spawn("selvedge-edge", "run", "--dir", w.agentDir, "--containerd", w.containerd.Address,
-		"--namespace", namespace, "--run-dir", filepath.Join(w.dir, "run"), "--bridge", "selvedge-demo")
+		"--namespace", namespace, "--run-dir", filepath.Join(w.dir, "run"), "--bridge", "selvedge-demo", "--interval", "2s")
 	return err
 }
 
