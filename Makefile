@@ -46,8 +46,9 @@ lint:
 fresh: # generated files are what their generators write
 	@.ci/fresh
 
+# What runs containers for minutes is left to `make test`: there the detector would see the same code again.
 race:
-	go test -race -timeout 25m ./...
+	go test -race -short -timeout 25m ./...
 
 bench: tools build ## run the benchmarks beside their peers and print tables (root)
 	@go run ./test/bench -bin bin
