@@ -29,7 +29,8 @@ type agent struct {
 func (b *bed) agent(t *testing.T) *agent {
 	t.Helper()
 	run := containerd.New(b.conf)
-	a := apply.New(apply.Config{Runtime: run, FilesDir: filepath.Join(b.conf.DataDir, "files"), Log: b.conf.Log})
+	a := apply.New(apply.Config{Runtime: run, FilesDir: filepath.Join(b.conf.DataDir, "files"), Log: b.conf.Log,
+		Stable: 250 * time.Millisecond}) // each fault is the first
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -93,8 +94,10 @@ func answers(t *testing.T, url, want string) {
 	})
 }
 
-func TestNodeLife(t *testing.T) {
-	b := newBed(t)
+// What others do to a node is put back, and nothing else is touched.
+func TestNodeDrifts(t *testing.T) {
+	t.Parallel()
+	b := privateBed(t, func(c *containerd.Config) { c.Subnet = "" })
 	p := port(t)
 	web, side := apply.Spec{App: "web", Container: nodestate.Container{Name: "main"}}, apply.Spec{App: "side", Container: nodestate.Container{Name: "main"}}
 	a := b.agent(t)
@@ -152,7 +155,6 @@ func TestNodeLife(t *testing.T) {
 	a.end()
 	answers(t, url(p, "/"), "version v1")
 	a = b.agent(t)
-	b.server.Config.SetKeepAlivesEnabled(false)
 	if err := a.Start(t.Context(), v1); err != nil {
 		t.Fatal(err)
 	}
@@ -160,8 +162,18 @@ func TestNodeLife(t *testing.T) {
 	if i := b.one(t, web); i != was {
 		t.Errorf("is %v, was %v", i, was)
 	}
+}
 
-	// a new version, then a broken one, then back as a whole
+// A new version, then broken ones, each taken back as a whole.
+func TestNodeUpdates(t *testing.T) {
+	t.Parallel()
+	b := privateBed(t, func(c *containerd.Config) { c.Subnet = "" })
+	p := port(t)
+	side := apply.Spec{App: "side", Container: nodestate.Container{Name: "main"}}
+	a := b.agent(t)
+	a.must(t, b.node(t, 1, p, b.image, nil))
+	answers(t, url(p, "/"), "version v1")
+	sideWas := b.one(t, side)
 	v2image := env.Image(t, b.host, "hello", "v2")
 	v2 := b.node(t, 2, p, v2image, nil)
 	a.must(t, v2)

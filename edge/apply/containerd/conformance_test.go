@@ -9,6 +9,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	runtimetest.Run(t, runtimetest.Bed{Runtime: b.Runtime, Image: b.image,
 		Missing: b.host + "/nothing@sha256:0000000000000000000000000000000000000000000000000000000000000000",

@@ -1,17 +1,11 @@
 package containerd
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -102,56 +96,4 @@ func (l *lastBytes) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.b)
-}
-
-// tailBytes bounds how far back Tail reads.
-const tailBytes = 128 << 10
-
-// Tail returns the last lines of a container's log. It reads the file itself:
-// nerdctl's reader takes over the process's signals.
-func (r *Runtime) Tail(_ context.Context, id string, lines int) ([]string, error) {
-	store, err := r.store()
-	if err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(filepath.Join(store, "containers", r.c.Namespace))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the log of %.12s: %w", id, err)
-	}
-	defer root.Close()
-	f, err := root.Open(filepath.Join(id, id+"-json.log"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the log of %.12s: %w", id, err)
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read the log of %.12s: %w", id, err)
-	}
-	from := max(fi.Size()-tailBytes, 0)
-	b, err := io.ReadAll(io.NewSectionReader(f, from, tailBytes))
-	if err != nil {
-		return nil, fmt.Errorf("read the log of %.12s: %w", id, err)
-	}
-	if from > 0 { // begin at a whole line
-		_, b, _ = bytes.Cut(b, []byte("\n"))
-	}
-	var out []string
-	sc := bufio.NewScanner(bytes.NewReader(b))
-	sc.Buffer(nil, tailBytes)
-	for sc.Scan() {
-		var e struct {
-			Log string `json:"log"`
-		}
-		if json.Unmarshal(sc.Bytes(), &e) == nil {
-			out = append(out, strings.TrimRight(e.Log, "\r\n"))
-		}
-	}
-	return out[max(len(out)-lines, 0):], nil
 }

@@ -27,6 +27,7 @@ import (
 func impatient(c *containerd.Config) { c.Stall = 2 * time.Second }
 
 func TestPullErrors(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, impatient)
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(nil))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,6 +63,7 @@ func TestPullErrors(t *testing.T) {
 
 // A blob that trickles to a stop ends the pull too, and a later try succeeds.
 func TestPullStallsInABlob(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, impatient)
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	var stall = make(chan bool, 100)
@@ -104,22 +106,21 @@ func TestPullStallsInABlob(t *testing.T) {
 
 // InsecureRegistry would turn certificate checks off everywhere: hosts.toml says whom to trust.
 func TestCertificatesAreChecked(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	srv := httptest.NewTLSServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer srv.Close()
 	host := strings.Replace(strings.TrimPrefix(srv.URL, "https://"), "127.0.0.1", "localhost", 1)
-	if addr := lanAddress(); addr != "" {
-		l, err := net.Listen("tcp", addr+":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		plain := &httptest.Server{Listener: l, Config: &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}}
-		plain.Start()
-		defer plain.Close()
-		err = b.Pull(t.Context(), l.Addr().String()+"/hello@"+strings.SplitN(b.image, "@", 2)[1])
-		if err == nil || !strings.Contains(err.Error(), "plain http is for loopback only") {
-			t.Errorf("plain http beyond loopback: %v", err)
-		}
+	l, err := net.Listen("tcp", env.LAN+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := &httptest.Server{Listener: l, Config: &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}}
+	plain.Start()
+	defer plain.Close()
+	err = b.Pull(t.Context(), l.Addr().String()+"/hello@"+strings.SplitN(b.image, "@", 2)[1])
+	if err == nil || !strings.Contains(err.Error(), "plain http is for loopback only") {
+		t.Errorf("plain http beyond loopback: %v", err)
 	}
 	img, err := env.BuildImage("v3")
 	if err != nil {
@@ -156,22 +157,9 @@ func TestCertificatesAreChecked(t *testing.T) {
 	}
 }
 
-// lanAddress is an address of this machine beyond loopback.
-func lanAddress() string {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return ""
-	}
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() && !strings.HasPrefix(n.IP.String(), "10.203.") {
-			return n.IP.String()
-		}
-	}
-	return ""
-}
-
 func TestDiskFull(t *testing.T) {
-	b := newBed(t)
+	t.Parallel()
+	b := privateBed(t)
 	content := filepath.Join(b.daemon.Dir, "root", "io.containerd.content.v1.content")
 	if err := unix.Mount("tmpfs", content, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -36,40 +37,123 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	if err := flag.Set("test.parallel", "4"); err != nil { // they wait more than they compute
+		panic(err)
+	}
+	code := env.Alone(m)
+	if err := site.close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
-// bed is a runtime on a private containerd, with a registry that has the hello image.
+// site is the containerd, and the registry with the hello image, that most tests share.
+var site shared
+
+type shared struct {
+	mu     sync.Mutex
+	daemon *env.Daemon
+	server *httptest.Server
+	image  string
+	beds   int
+}
+
+func (s *shared) containerd(t *testing.T) *env.Daemon {
+	t.Helper()
+	env.Need(t, env.CanContainerd())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.daemon == nil {
+		d, err := env.StartContainerd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.daemon = d
+	}
+	return s.daemon
+}
+
+func (s *shared) registry(t *testing.T) (*httptest.Server, string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server == nil {
+		s.server = newRegistry()
+		s.image = env.Image(t, strings.TrimPrefix(s.server.URL, "http://"), "hello", "v1")
+	}
+	return s.server, s.image
+}
+
+// number tells beds apart.
+func (s *shared) number() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beds++
+	return s.beds
+}
+
+func (s *shared) close() error {
+	if s.server != nil {
+		s.server.Close()
+	}
+	if s.daemon == nil {
+		return nil
+	}
+	return s.daemon.Stop()
+}
+
+func newRegistry() *httptest.Server {
+	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Range") // this registry knows no open-ended ranges
+		quiet.ServeHTTP(w, r)
+	}))
+}
+
+// bed is a runtime with a namespace, folders and a bridge of its own.
 type bed struct {
 	*containerd.Runtime
 	conf   containerd.Config
 	daemon *env.Daemon
 	host   string // of the registry
-	image  string
-	server *httptest.Server
+	image  string // hello v1
 }
 
+// newBed is for tests that leave containerd and what others have there alone; they may
+// run side by side. They are too long for -short.
 func newBed(t *testing.T, change ...func(*containerd.Config)) *bed {
 	t.Helper()
-	d := env.Containerd(t)
-	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Del("Range") // this registry knows no open-ended ranges
-		quiet.ServeHTTP(w, r)
-	}))
-	t.Cleanup(srv.Close)
-	host := strings.TrimPrefix(srv.URL, "http://")
-	sum := sha256.Sum256([]byte(d.Dir))
+	if testing.Short() {
+		t.Skip("starts containers: too long for -short")
+	}
+	return bedOn(t, site.containerd(t), change...)
+}
+
+// privateBed has a containerd of its own.
+func privateBed(t *testing.T, change ...func(*containerd.Config)) *bed {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a containerd: too long for -short")
+	}
+	return bedOn(t, env.Containerd(t), change...)
+}
+
+func bedOn(t *testing.T, d *env.Daemon, change ...func(*containerd.Config)) *bed {
+	t.Helper()
+	srv, image := site.registry(t)
+	n := site.number()
+	sum := sha256.Sum256(fmt.Append(nil, d.Dir, n))
 	id := hex.EncodeToString(sum[:])[:8]
-	run := filepath.Join(d.Dir, "run")
+	dir := filepath.Join(d.Dir, id)
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	conf := containerd.Config{Address: d.Address, Namespace: "selvedge-" + id, DataDir: filepath.Join(d.Dir, "data"), RunDir: run,
-		Bridge: "slv" + id, Log: logger}
+	conf := containerd.Config{Address: d.Address, Namespace: "selvedge-" + id, DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
+		Bridge: "slv" + id, Log: logger, Subnet: fmt.Sprintf("10.204.%d.0/24", n)}
 	for _, f := range change {
 		f(&conf)
 	}
 	r := containerd.New(conf)
-	b := &bed{Runtime: r, conf: conf, daemon: d, host: host, server: srv, image: env.Image(t, host, "hello", "v1")}
+	b := &bed{Runtime: r, conf: conf, daemon: d, host: strings.TrimPrefix(srv.URL, "http://"), image: image}
 	t.Cleanup(func() {
 		if err := r.Purge(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)

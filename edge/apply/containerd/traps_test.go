@@ -69,7 +69,8 @@ func reserver(t *testing.T, b *bed, id string) string {
 
 // nerdctl's logger ends with containerd; the container then dies of SIGPIPE.
 func TestLoggerOutlivesContainerd(t *testing.T) {
-	b := newBed(t)
+	t.Parallel()
+	b := privateBed(t)
 	s := b.spec("web", "main", func(c *nodestate.Container) { c.Network = "none" })
 	i := b.start(t, s)
 	if err := b.daemon.Halt(); err != nil {
@@ -95,7 +96,8 @@ func TestLoggerOutlivesContainerd(t *testing.T) {
 }
 
 func TestContainerdDownAndBack(t *testing.T) {
-	b := newBed(t)
+	t.Parallel()
+	b := privateBed(t)
 	p := port(t)
 	s := b.spec("web", "main", published(p))
 	i := b.start(t, s)
@@ -135,6 +137,7 @@ func TestContainerdDownAndBack(t *testing.T) {
 
 // containerd 1.6 knows only "always" and brings back what was stopped.
 func TestNothingElseRestarts(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	s := b.spec("web", "main", func(c *nodestate.Container) { c.Network = "none" })
 	i := b.start(t, s)
@@ -152,6 +155,7 @@ func TestNothingElseRestarts(t *testing.T) {
 
 // A stopped container holds its ports until its task is deleted.
 func TestStopFreesPorts(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	p := port(t)
 	s := b.spec("web", "main", published(p))
@@ -198,6 +202,7 @@ func TestStopFreesPorts(t *testing.T) {
 
 // A crash between taking a name and making the container leaves the name taken.
 func TestGhostNamesAreFreed(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	s := b.spec("web", "main", func(c *nodestate.Container) { c.Network = "none" })
 	i := b.start(t, s)
@@ -321,9 +326,10 @@ func (b *bed) world(t *testing.T) string {
 // Whatever others run on this node stays byte for byte: in our containerd, in the
 // default namespace, with the same CNI plugins, in iptables.
 func TestForeignIsUntouched(t *testing.T) {
-	b := newBed(t)
+	b := privateBed(t)
 	other := b.conf
 	other.Namespace, other.DataDir, other.RunDir, other.Bridge = "foreign", b.daemon.Dir+"/foreign", b.daemon.Dir+"/foreign-run", "f"+b.conf.Bridge[3:]
+	other.Subnet = ""
 	foreign := &bed{Runtime: containerd.New(other), conf: other, daemon: b.daemon, host: b.host, image: b.image}
 	defer func() {
 		if err := foreign.Purge(context.WithoutCancel(t.Context())); err != nil {
@@ -388,10 +394,11 @@ func TestForeignIsUntouched(t *testing.T) {
 // Who came first made the chains that all CNI users of a node share. When it leaves, the
 // others' ports still answer, on loopback too.
 func TestPurgeLeavesOthersTheirPorts(t *testing.T) {
-	b := newBed(t)
+	b := privateBed(t)
 	b.start(t, b.spec("web", "main", published(port(t))))
 	second := b.conf
 	second.Namespace, second.DataDir, second.RunDir, second.Bridge = "second", b.daemon.Dir+"/second", b.daemon.Dir+"/second-run", "s"+b.conf.Bridge[3:]
+	second.Subnet = ""
 	other := &bed{Runtime: containerd.New(second), conf: second, daemon: b.daemon, host: b.host, image: b.image}
 	defer func() {
 		if err := errors.Join(other.Purge(context.WithoutCancel(t.Context())), other.Close()); err != nil {
@@ -409,7 +416,7 @@ func TestPurgeLeavesOthersTheirPorts(t *testing.T) {
 
 // A bare node is as bare after as before.
 func TestPurgeLeavesABareNode(t *testing.T) {
-	b := newBed(t)
+	b := privateBed(t)
 	before := b.world(t)
 	p := port(t)
 	b.start(t, b.spec("web", "main", published(p)))
@@ -423,6 +430,7 @@ func TestPurgeLeavesABareNode(t *testing.T) {
 }
 
 func TestStartsSideBySide(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	if err := b.Pull(t.Context(), b.image); err != nil {
 		t.Fatal(err)
