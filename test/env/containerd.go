@@ -126,6 +126,16 @@ func (d *Daemon) Start() error {
 	}
 }
 
+// Kill ends the daemon alone without a chance to tidy up: its containers go on.
+func (d *Daemon) Kill() error {
+	err := d.cmd.Process.Kill()
+	<-d.ended
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
 // Halt ends the daemon alone: its containers go on.
 func (d *Daemon) Halt() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

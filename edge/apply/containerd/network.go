@@ -95,6 +95,7 @@ func (r *Runtime) conflist(subnet netip.Prefix) netConf {
 		Labels: map[string]string{labels.NerdctlDefaultNetwork: "true"},
 		Plugins: []map[string]any{
 			{"type": "bridge", "bridge": r.c.Bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+				"forceAddress": true, // the subnet may have been set anew
 				"ipam": map[string]any{"type": "host-local",
 					// leases end with the containers that a reboot ends
 					"dataDir": filepath.Join(r.c.RunDir, "leases"),
@@ -133,6 +134,9 @@ func freeSubnet(bridge string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if p, ok := bridgeSubnet(bridge); ok {
+		return p, nil
+	}
 	h := fnv.New32a()
 	h.Write([]byte(bridge))
 	first := h.Sum32()
@@ -148,6 +152,27 @@ func freeSubnet(bridge string) (string, error) {
 	}
 	return "", errors.New("every /24 of 10.203.0.0/16 is in use on this node; set the subnet of the bridge")
 }
+
+// bridgeSubnet returns the /24 of a bridge that is there already: ours, of an agent whose
+// directory was since removed.
+func bridgeSubnet(bridge string) (string, bool) {
+	l, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return "", false
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 1 {
+		return "", false
+	}
+	p, err := netip.ParsePrefix(addrs[0].IPNet.String())
+	if err != nil || p.Bits() != 24 || !ours.Contains(p.Addr()) {
+		return "", false
+	}
+	return p.Masked().String(), true
+}
+
+// ours is where subnets are chosen from.
+var ours = netip.MustParsePrefix("10.203.0.0/16")
 
 func usedPrefixes() ([]netip.Prefix, error) {
 	var out []netip.Prefix

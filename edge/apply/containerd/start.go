@@ -88,6 +88,12 @@ func (r *Runtime) up(ctx context.Context, c *client.Client, made client.Containe
 		if err := r.deleteTask(ctx, made); err != nil {
 			return err
 		}
+		if pid, err := reserving(r.reserver(made.ID())); err != nil || pid != 0 {
+			// the hook that ends a network did not come through, as when the disk was full
+			if err := r.sweepNetwork(made.ID()); err != nil {
+				return r.wrap("clear its last network", err)
+			}
+		}
 		if err := r.prepareMounts(s.Container); err != nil {
 			return err
 		}

@@ -164,8 +164,7 @@ func (r *Runtime) sweepOne(id string) error {
 		return err
 	}
 	full := r.c.Namespace + "-" + id
-	errs := []error{endReserver(filepath.Join(r.runFolder(), id, "port-reserver.pid")), r.dropLease(full),
-		again(func() error { return r.dropChains(full) }), again(r.dropForwards)}
+	errs := []error{r.sweepNetwork(id)}
 	for _, path := range []string{
 		filepath.Join(r.runFolder(), id),
 		filepath.Join(dataStore, "containers", r.c.Namespace, id),
@@ -185,6 +184,18 @@ func (r *Runtime) sweepOne(id string) error {
 	return nil
 }
 
+// sweepNetwork gives back the ports, address and rules of a container that does not run.
+func (r *Runtime) sweepNetwork(id string) error {
+	full := r.c.Namespace + "-" + id
+	return errors.Join(endReserver(r.reserver(id)), r.dropLease(full),
+		again(func() error { return r.dropChains(full) }), again(r.dropForwards))
+}
+
+// reserver is the file that names the process which holds a container's ports.
+func (r *Runtime) reserver(id string) string {
+	return filepath.Join(r.runFolder(), id, "port-reserver.pid")
+}
+
 // again tries a second time, from a new look: a late hook of the same container may
 // have removed in between what the first look saw.
 func again(do func() error) error {
@@ -196,26 +207,35 @@ func again(do func() error) error {
 
 // endReserver ends the process that held a container's ports, if it still does.
 func endReserver(pidFile string) error {
-	b, err := os.ReadFile(pidFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	pid, err := reserving(pidFile)
+	if err != nil || pid == 0 {
 		return err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return nil // nothing that could be ended safely
-	}
-	// the number may be another's by now
-	cmd, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil || string(cmd) != "sleep\x00infinity\x00" {
-		return nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return nil
+}
+
+// reserving returns the process that a file names if it holds ports still, or 0.
+func reserving(pidFile string) (pid int, err error) {
+	b, err := os.ReadFile(pidFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0, nil // nothing that could be ended safely
+	}
+	// the number may be another's by now
+	cmd, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || string(cmd) != "sleep\x00infinity\x00" {
+		return 0, nil
+	}
+	return pid, nil
 }
 
 // dropLease frees the address that host-local noted for a container.
