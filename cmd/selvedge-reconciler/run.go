@@ -175,14 +175,12 @@ func (o *options) publisher(log *slog.Logger) (pub reconciler.Publisher, serve f
 		store.Close()
 		return nil, nil, nil, exit.Usagef("--tls-cert and --tls-key go together")
 	}
-	if !o.plainHTTP {
-		if err := publish.CheckListen(o.listen, o.tlsCert != ""); err != nil {
-			store.Close()
-			return nil, nil, nil, exit.With(exit.Usage, err)
-		}
+	if err := publish.CheckListen(o.listen, o.tlsCert != "" || o.plainHTTP); err != nil {
+		store.Close()
+		return nil, nil, nil, exit.With(exit.Usage, err)
 	}
 	server, err := publish.Listen(publish.ServerConfig{
-		Addr: o.listen, CertFile: o.tlsCert, KeyFile: o.tlsKey, Handler: store.Handler(), Log: log,
+		Addr: o.listen, CertFile: o.tlsCert, KeyFile: o.tlsKey, Plain: o.plainHTTP, Handler: store.Handler(), Log: log,
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what has the port, or choose another with --listen", err)

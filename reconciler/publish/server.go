@@ -21,6 +21,7 @@ type ServerConfig struct {
 	CertFile string // PEM chain; with KeyFile: HTTPS, read again when it changes
 	KeyFile  string
 	Handler  http.Handler
+	Plain    bool         // allows HTTP beyond loopback, for a proxy that adds TLS
 	MaxConns int          // at once; more wait to be accepted; 0 means 30,000
 	Log      *slog.Logger // nil: slog.Default()
 }
@@ -33,13 +34,13 @@ type Server struct {
 	tls      bool
 }
 
-// CheckListen refuses plain HTTP on anything but loopback.
-func CheckListen(addr string, tls bool) error {
+// CheckListen refuses plain HTTP on anything but loopback, unless anywhere is right: with TLS, or as asked.
+func CheckListen(addr string, anywhere bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("listen on %q: %w", addr, err)
 	}
-	if tls || host == "localhost" {
+	if anywhere || host == "localhost" {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
@@ -54,7 +55,7 @@ func Listen(c ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("listen on %q: a certificate needs its key, and a key its certificate", c.Addr)
 	}
 	s := &Server{tls: c.CertFile != ""}
-	if err := CheckListen(c.Addr, s.tls); err != nil {
+	if err := CheckListen(c.Addr, s.tls || c.Plain); err != nil {
 		return nil, err
 	}
 	if c.Log == nil {

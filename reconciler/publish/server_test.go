@@ -175,6 +175,20 @@ func TestServerReloadsItsCertificate(t *testing.T) {
 	}
 }
 
+func TestListenPlainBeyondLoopback(t *testing.T) {
+	c := publish.ServerConfig{Addr: "0.0.0.0:0", Handler: http.NotFoundHandler()}
+	if s, err := publish.Listen(c); err == nil {
+		s.Close()
+		t.Error("plain HTTP beyond loopback without being asked for")
+	}
+	c.Plain = true
+	s, err := publish.Listen(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+}
+
 func TestListenRefuses(t *testing.T) {
 	for name, c := range map[string]publish.ServerConfig{
 		"plain beyond loopback": {Addr: "0.0.0.0:0"},
