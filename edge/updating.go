@@ -215,7 +215,9 @@ func (a *Agent) settle(ctx, agent context.Context, s verify.State) {
 		var bad *apply.Unhealthy
 		switch {
 		case err == nil:
+			before, _ := a.store.LastGood()
 			if err = a.commit(s); err == nil {
+				a.prune(ctx, before)
 				return
 			}
 		case ctx.Err() != nil:
@@ -263,6 +265,22 @@ func (a *Agent) commit(s verify.State) error {
 	a.cfg.Log.Info("state is healthy", "generation", s.Generation(), "digest", s.Digest())
 	a.note(&a.now, Update{Phase: Idle})
 	return nil
+}
+
+// prune removes the images that no state needs which may run here. Those of the state that was
+// good before stay too: a change that people take back needs no network then.
+func (a *Agent) prune(ctx context.Context, before verify.State) {
+	err := a.apply.Prune(ctx, func() []verify.State {
+		a.slots.Lock()
+		defer a.slots.Unlock()
+		cur, _ := a.store.Current()
+		good, _ := a.store.LastGood()
+		next, _ := a.store.Pending()
+		return []verify.State{before, cur, good, next}
+	})
+	if err != nil && ctx.Err() == nil {
+		a.cfg.Log.Warn("images that are not needed stay; the next good state tries again", "err", err)
+	}
 }
 
 // goBack rejects the current state for the last good one, if there is one. If a newer state

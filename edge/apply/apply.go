@@ -2,16 +2,11 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"selvedge/internal/backoff"
 	"selvedge/schema/nodestate"
@@ -46,6 +41,7 @@ type Applier struct {
 	poked    chan struct{} // capacity 1: look now
 	progress chan struct{} // capacity 1: some health changed
 
+	images   sync.RWMutex // held for reading by what needs images to come or stay, for writing by Prune
 	looks    atomic.Int64 // begun so far
 	mu       sync.Mutex
 	next     *target           // given, not taken over by Run yet
@@ -189,38 +185,6 @@ const defaultDeadline = 5 * time.Minute
 
 func grace(app nodestate.App) time.Duration {
 	return orDefault(time.Duration(app.DeadlineMS)*time.Millisecond, defaultDeadline)
-}
-
-// prefetch makes all images local.
-func (a *Applier) prefetch(ctx context.Context, specs []Spec) error {
-	images := map[string]string{}
-	for _, s := range specs {
-		if _, ok := images[s.Container.Image]; !ok {
-			images[s.Container.Image] = s.App
-		}
-	}
-	var g errgroup.Group // all are tried, so that one report names all that is missing
-	g.SetLimit(a.pulls)
-	errs := make([]error, len(images))
-	for n, image := range slices.Sorted(maps.Keys(images)) {
-		g.Go(func() error {
-			if err := a.pull(ctx, image); err != nil {
-				errs[n] = fmt.Errorf("app %q: %w", images[image], err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // always nil: the errors are in errs
-	return errors.Join(errs...)
-}
-
-func (a *Applier) pull(ctx context.Context, image string) error {
-	begun := time.Now()
-	if err := a.rt.Pull(ctx, image); err != nil {
-		return fmt.Errorf("pull %s: %w", image, err)
-	}
-	a.log.Debug("image is local", "image", image, "took", time.Since(begun).Round(time.Millisecond))
-	return nil
 }
 
 func (a *Applier) look() {

@@ -7,7 +7,8 @@
 // Guarantees: every image is local before anything is touched; a container whose
 // spec did not change is not touched; apps are isolated from each other's
 // failures; containers outlive the agent and are adopted again by their labels;
-// whatever drifts (killed, paused, deleted, config files gone) is put back.
+// whatever drifts (killed, paused, deleted, config files gone) is put back; no image is
+// removed that a state needs which may run again.
 //
 // It does not verify, store or roll back states: Apply reports Unhealthy and its
 // caller goes back to the last good state. It never pulls while starting from disk

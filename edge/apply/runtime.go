@@ -51,6 +51,13 @@ type Tailer interface {
 	Tail(ctx context.Context, id string, lines int) ([]string, error)
 }
 
+// Pruner is a Runtime that can forget images.
+type Pruner interface {
+	// Prune removes the images that neither keep names nor a container uses, with all
+	// that only they needed.
+	Prune(ctx context.Context, keep []string) error
+}
+
 // Spec is one container to run.
 type Spec struct {
 	App        string

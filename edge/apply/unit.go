@@ -314,7 +314,10 @@ func (u *unit) start(ctx context.Context, was Instance) error {
 	if errors.Is(err, ErrImageMissing) {
 		release() // a pull may take long, and others can start
 		u.set(u.down(), "its image has gone from this node and is being pulled again")
-		if err = u.a.pull(ctx, u.spec.Container.Image); err == nil {
+		u.a.images.RLock()
+		err = u.a.pull(ctx, u.spec.Container.Image)
+		u.a.images.RUnlock()
+		if err == nil {
 			err = u.act(up)
 		}
 	}

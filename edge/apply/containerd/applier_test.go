@@ -94,6 +94,62 @@ func answers(t *testing.T, url, want string) {
 	})
 }
 
+// Versions come and go, their images with them, and the last step back needs no network.
+// It is the one test of containers that is short enough for -short.
+func TestNodeLife(t *testing.T) {
+	t.Parallel()
+	b := bedOn(t, site.containerd(t))
+	p := port(t)
+	srv := newRegistry()
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	theirs := env.Image(t, host, "hello", "v2")
+	b.ctrIn(t, "foreign-"+b.conf.Namespace, "images", "pull", "--plain-http", theirs)
+	defer b.ctrIn(t, "foreign-"+b.conf.Namespace, "images", "rm", "--sync", theirs)
+	a := b.agent(t)
+	var all []verify.State
+	var layers [][]string
+	for n, version := range []string{"v1", "v2", "v3", "v4"} {
+		image := env.Image(t, host, "hello", version)
+		s := verifytest.State(t, verifytest.Fill(nodestate.State{Apps: []nodestate.App{{Name: "web", DeadlineMS: 60_000,
+			Containers: []nodestate.Container{b.spec("web", "main", published(p), func(c *nodestate.Container) { c.Image = image }).Container}}}}), int64(n+1))
+		all = append(all, s)
+		a.must(t, s)
+		answers(t, url(p, "/"), "version "+version)
+		keep := all[max(n-1, 0):]
+		if err := a.Prune(t.Context(), func() []verify.State { return keep }); err != nil {
+			t.Error(err)
+		}
+		if have := strings.Fields(b.ctr(t, "images", "ls", "-q")); len(have) != min(n+1, 2) {
+			t.Errorf("after %s there are %q", version, have)
+		}
+		layers = append(layers, strings.Fields(b.ctr(t, "content", "ls", "-q")))
+	}
+	if a, b := len(layers[1]), len(layers[3]); a != b {
+		t.Errorf("%d blobs with two images, %d with two later", a, b)
+	}
+	if have := b.ctrIn(t, "foreign-"+b.conf.Namespace, "images", "check"); !strings.Contains(have, "complete") {
+		t.Errorf("the image of another namespace is %s", have)
+	}
+	srv.Close()
+	a.must(t, all[2])
+	answers(t, url(p, "/"), "version v3")
+	was := b.one(t, apply.Spec{App: "web", Container: nodestate.Container{Name: "main"}})
+	b.ctr(t, "tasks", "kill", "-s", "SIGKILL", was.ID)
+	eventually(t, "killed, and back", func() bool {
+		i := b.one(t, apply.Spec{App: "web", Container: nodestate.Container{Name: "main"}})
+		return i.State == apply.Running && !i.Since.Equal(was.Since)
+	})
+	answers(t, url(p, "/"), "version v3")
+	a.must(t, verifytest.State(t, verifytest.Fill(nodestate.State{}), 9))
+	if err := a.Prune(t.Context(), func() []verify.State { return nil }); err != nil {
+		t.Error(err)
+	}
+	if left := b.ctr(t, "images", "ls", "-q") + b.ctr(t, "content", "ls", "-q") + b.ctr(t, "snapshots", "tree"); strings.TrimSpace(left) != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
 // What others do to a node is put back, and nothing else is touched.
 func TestNodeDrifts(t *testing.T) {
 	t.Parallel()

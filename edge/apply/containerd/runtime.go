@@ -59,7 +59,7 @@ type Config struct {
 	Log       *slog.Logger  // nil means slog.Default()
 }
 
-// Runtime implements apply.Runtime, Watcher, Execer and Tailer.
+// Runtime implements apply.Runtime, Watcher, Execer, Tailer and Pruner.
 type Runtime struct {
 	c    Config
 	log  *slog.Logger
@@ -79,6 +79,7 @@ var (
 	_ apply.Watcher = (*Runtime)(nil)
 	_ apply.Execer  = (*Runtime)(nil)
 	_ apply.Tailer  = (*Runtime)(nil)
+	_ apply.Pruner  = (*Runtime)(nil)
 )
 
 // New prepares a Runtime; it does not connect. Close it after use.

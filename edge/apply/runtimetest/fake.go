@@ -42,6 +42,7 @@ var (
 	_ apply.Watcher = (*Fake)(nil)
 	_ apply.Execer  = (*Fake)(nil)
 	_ apply.Tailer  = (*Fake)(nil)
+	_ apply.Pruner  = (*Fake)(nil)
 )
 
 // NewFake returns an empty runtime.
@@ -54,7 +55,8 @@ func (f *Fake) note(format string, args ...any) {
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
 }
 
-// Calls returns what was done so far: "pull IMAGE", "start APP/NAME", "stop APP/NAME", "remove APP/NAME".
+// Calls returns what was done so far: "pull IMAGE", "start APP/NAME", "stop APP/NAME",
+// "remove APP/NAME", "prune IMAGE".
 func (f *Fake) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -191,6 +193,25 @@ func (f *Fake) Pull(ctx context.Context, image string) error {
 	}
 	f.note("pull %s", image)
 	f.images[image] = true
+	return nil
+}
+
+// Prune forgets the images that are neither kept nor a container's.
+func (f *Fake) Prune(ctx context.Context, keep []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(ctx.Err(), f.down); err != nil {
+		return err
+	}
+	for _, c := range f.all {
+		keep = append(keep, c.Image)
+	}
+	for image := range f.images {
+		if !slices.Contains(keep, image) {
+			f.note("prune %s", image)
+			delete(f.images, image)
+		}
+	}
 	return nil
 }
 

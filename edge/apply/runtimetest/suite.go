@@ -40,6 +40,7 @@ func Run(t *testing.T, b Bed) {
 		{"never runs twice after its end is lost", never},
 		{"watch", watch},
 		{"exec", exec},
+		{"prune", prune},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.test(t, b)
@@ -313,4 +314,48 @@ func exec(t *testing.T, b Bed) {
 	if _, _, err := x.Exec(t.Context(), strings.Repeat("0", 64), []string{"/hello", "check"}); err == nil {
 		t.Error("ran in a container that is not there")
 	}
+}
+
+func prune(t *testing.T, b Bed) {
+	p, ok := b.Runtime.(apply.Pruner)
+	if !ok {
+		t.Skip("does not prune")
+	}
+	s := b.spec()
+	for _, c := range []struct {
+		name string
+		keep []string
+		stop bool
+		want error
+	}{
+		{"used by a container", nil, false, nil},
+		{"kept", []string{b.Image}, true, nil},
+		{"used and kept by nobody", nil, true, apply.ErrImageMissing},
+	} {
+		i := start(t, b, s)
+		remove := func() {
+			if err := b.Runtime.Stop(t.Context(), i.ID, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.stop {
+			remove()
+		}
+		if err := p.Prune(t.Context(), c.keep); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if !c.stop {
+			remove()
+		}
+		i, err := b.Runtime.Start(t.Context(), s)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: start says %v", c.name, err)
+		}
+		if err == nil {
+			if err := b.Runtime.Stop(t.Context(), i.ID, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	start(t, b, s) // pulled again, it is whole
 }
