@@ -116,7 +116,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer cancel()
 
 	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
-	for {
+	patience := backoff.Backoff{Min: time.Second, Max: 10 * time.Minute}
+	for seen := ""; ; {
 		err := r.Once(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -124,20 +125,27 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		if errors.Is(err, git.ErrConfig) {
 			return err // it does not mend itself
 		}
-		var again <-chan time.Time // nil: nothing to try again
+		var again, stopped <-chan time.Time // nil: nothing to try again
 		if err != nil && !errors.Is(err, ErrStalled) {
 			again = time.After(retry.Next())
 		} else {
 			retry.Reset()
+			if now := r.Status().Seen.Hash; now != seen {
+				seen = now
+				patience.Reset()
+			}
+			if at := r.cfg.Validator.Again(); !at.IsZero() { // a machine without memory must not refuse a workspace for good
+				stopped = time.After(max(time.Until(at), patience.Next()))
+			}
 		}
-		if err := r.wait(ctx, again); err != nil {
+		if err := r.wait(ctx, again, stopped); err != nil {
 			return err
 		}
 	}
 }
 
 // wait returns when there may be something to do.
-func (r *Reconciler) wait(ctx context.Context, again <-chan time.Time) error {
+func (r *Reconciler) wait(ctx context.Context, again, stopped <-chan time.Time) error {
 	look := time.NewTicker(r.cfg.TrustInterval)
 	defer look.Stop()
 	for {
@@ -147,6 +155,8 @@ func (r *Reconciler) wait(ctx context.Context, again <-chan time.Time) error {
 		case <-r.cfg.Git.Changed():
 			return nil
 		case <-again:
+			return nil
+		case <-stopped:
 			return nil
 		case <-look.C:
 			if again == nil && r.trustChanged() {

@@ -184,8 +184,14 @@ func TestChildKilled(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	// It is no verdict: the next round tries again.
+	if v.Again().IsZero() {
+		t.Error("nothing says that another round is worth it")
+	}
 	if f, repo, err = v.Validate(context.Background(), k); err != nil || f.Workspaces[wsDir].Unit == nil {
 		t.Errorf("%v %s", err, all(f, repo))
+	}
+	if !v.Again().IsZero() {
+		t.Error("another round is asked for after a good one")
 	}
 }
 

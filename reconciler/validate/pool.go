@@ -238,7 +238,7 @@ func (p *pool) evaluate(ctx context.Context, j job, src reader) (*result, error)
 			if attempt == 0 {
 				continue
 			}
-			why = "the evaluator died twice: " + c.epitaph()
+			why = "the evaluator died twice: " + c.epitaph() + "; try again, and see whether the machine has memory to spare"
 		}
 		return &result{Role: roleUnknown, Killed: true, Exceeded: exceeded, Problems: []fleet.Problem{{
 			Severity: fleet.Error, Position: fleet.Position{File: filePath(j.Dir)},

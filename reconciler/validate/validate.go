@@ -94,7 +94,7 @@ type verdict struct {
 	unit   *fleet.Unit   // decoded from Result.Unit, which is then dropped
 	source *fleet.Source // of a workspace
 	blamed string        // the problems from outside that source was made with
-	retry  time.Time     // of an evaluation that was killed: not tried again before, if nothing changed
+	retry  time.Time     // of an evaluation that was stopped: not tried again before, if nothing changed
 }
 
 // patience is how many times as long as it took a killed evaluation is left alone while its
@@ -226,6 +226,20 @@ func (v *Validator) Validate(ctx context.Context, tree Tree) (*fleet.Fleet, []fl
 	return f, fleet.SortProblems(repo), nil
 }
 
+// Again returns when what was stopped in the last round, and is not to blame for sure, is
+// worth another try of the same tree. It is zero if nothing was stopped.
+func (v *Validator) Again() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var at time.Time
+	for _, vd := range v.known {
+		if vd.Result.Killed && !vd.retry.IsZero() && (at.IsZero() || vd.retry.Before(at)) {
+			at = vd.retry
+		}
+	}
+	return at
+}
+
 // round is the evaluation of one tree.
 type round struct {
 	v  *Validator
@@ -267,8 +281,11 @@ func (r *round) evaluateAll(ctx context.Context, dirs []string) error {
 					rec.reads[a] = struct{}{}
 				}
 				vd := newVerdict(rec.reads, res)
+				if res.Killed {
+					vd.retry = time.Now()
+				}
 				if res.Exceeded {
-					vd.retry = time.Now().Add(patience * time.Since(began))
+					vd.retry = vd.retry.Add(patience * time.Since(began))
 				}
 				r.learn(dir, vd, true)
 				return nil
