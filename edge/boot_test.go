@@ -155,7 +155,8 @@ func TestRuntimeAway(t *testing.T) {
 	b.publish(2, app("a", "2", hopeless, func(a *nodestate.App) { a.DeadlineMS = 500 }))
 	b.until("generation 2 to be on its way", func() bool { return b.status().Store.Current.Generation == 2 })
 	b.rt.Down(down)
-	b.until("it to be told", func() bool { s := b.status(); return strings.Contains(s.Update.Error, "not reachable") })
+	b.until("it to be told", func() bool { return strings.Contains(b.status().Apply.RuntimeError, "not reachable") })
+	time.Sleep(600 * time.Millisecond) // the deadline passes
 	if s := b.status(); len(s.Store.Rejected) != 0 {
 		t.Errorf("rejected for the runtime's fault: %+v", s.Store.Rejected)
 	}

@@ -46,9 +46,10 @@ const (
 	reasonStore = "store" // the disk does not take the state
 )
 
-// Well reports whether the node runs what is wanted, as far as it knows, in health.
+// Well reports whether the node runs what is wanted, as far as it knows, in health, and would
+// come back to it.
 func (s Status) Well() bool {
-	return s.Running && s.Store.Current != nil && s.Apply.Healthy && s.Refused == nil && s.Store.Hold == nil &&
+	return s.Running && s.Store.Current != nil && s.Store.LastGood != nil && s.Store.LastGood.Digest == s.Store.Current.Digest && s.Apply.Healthy && s.Refused == nil && s.Store.Hold == nil &&
 		s.Store.Current.Generation == s.Store.Floor.Generation
 }
 

@@ -1,92 +1,38 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
+	"sync"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"selvedge/test/env"
 )
 
-// binVar names the folder of the commands, for the process that runs the tests.
-const binVar = "SELVEDGE_E2E_BIN"
-
 func TestMain(m *testing.M) {
-	switch {
-	case os.Geteuid() != 0: // every test says so
-		os.Exit(m.Run())
-	case os.Getenv(binVar) == "":
-		os.Exit(outside())
+	code := env.Alone(m)
+	if bin != "" {
+		_ = os.RemoveAll(bin) // it is temporary
 	}
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(code)
 }
 
-// outside builds the commands and runs this program again in namespaces of its own.
-func outside() int {
-	bin, err := os.MkdirTemp("", "selvedge-e2e-bin-")
+var bin string // what TestMain removes
+
+// binaries builds the commands once and returns their folder.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "selvedge-e2e-bin-")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
+		return "", err
 	}
-	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-trimpath", "-o", bin+string(filepath.Separator),
+	bin = dir
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+string(filepath.Separator),
 		"selvedge/cmd/selvedge", "selvedge/cmd/selvedge-reconciler", "selvedge/cmd/selvedge-edge")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "e2e: build the commands: %v\n%s", err, out)
-		return 1
+		return "", fmt.Errorf("build the commands: %w\n%s", err, out)
 	}
-	runtime.LockOSThread() // the death signal comes with the thread's end
-	self, err := os.Executable()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	again := exec.Command(self, os.Args[1:]...)
-	again.Env = append(os.Environ(), binVar+"="+bin)
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err = again.Run()
-	var ended *exec.ExitError
-	if errors.As(err, &ended) {
-		return ended.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: namespaces:", err)
-		return 1
-	}
-	return 0
-}
-
-// prepare makes the namespaces usable: loopback, and what CNI and nerdctl keep outside of any folder of ours.
-func prepare() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("private mounts: %w", err)
-	}
-	for _, dir := range []string{"/run/nerdctl", "/var/lib/cni"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-			return fmt.Errorf("mount %s: %w", dir, err)
-		}
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(lo)
-	}
-	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	return nil
-}
+	return dir, nil
+})

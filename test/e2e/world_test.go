@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"selvedge/edge"
+	"selvedge/edge/apply/containerd"
 	"selvedge/schema"
 	"selvedge/test/env"
 )
@@ -61,7 +62,11 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: dir, bin: os.Getenv(binVar), password: rand.Text(), agentDir: filepath.Join(dir, "agent"),
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, dir: dir, bin: bin, password: rand.Text(), agentDir: filepath.Join(dir, "agent"),
 		containerd: env.Containerd(t), image: map[string]string{}}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -70,6 +75,7 @@ func newWorld(t *testing.T) *world {
 		w.agent.end(syscall.SIGKILL)
 		w.reconciler.end(syscall.SIGKILL)
 		w.stopRegistry()
+		w.purge()
 		os.RemoveAll(dir)
 	})
 	w.startRegistry()
@@ -231,6 +237,16 @@ func (w *world) startAgent() {
 	w.Helper()
 	w.agent = w.spawn("selvedge-edge", "run", "--dir", w.agentDir, "--containerd", w.containerd.Address,
 		"--namespace", namespace, "--run-dir", w.path("run"), "--bridge", bridge, "--interval", "1s")
+}
+
+// purge takes away what a node that is not drained leaves, for the tests that follow.
+func (w *world) purge() {
+	r := containerd.New(containerd.Config{Address: w.containerd.Address, Namespace: namespace, DataDir: filepath.Join(w.agentDir, "containers"),
+		RunDir: w.path("run"), Bridge: bridge})
+	defer r.Close()
+	if err := r.Purge(context.Background()); err != nil {
+		w.Error(err)
+	}
 }
 
 func (w *world) spawn(name string, args ...string) *process {
