@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -60,7 +61,10 @@ func status(ctx context.Context, dir string) (edge.Status, error) {
 
 func printStatus(out io.Writer, s edge.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	line := func(name, format string, args ...any) {
+		// on one line, whatever a container printed
+		fmt.Fprintf(w, "%s\t%s\n", name, strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
+	}
 	line("node", "%s", s.Node)
 	if !s.Running {
 		line("agent", "does not run; what follows is from its files")
@@ -116,7 +120,7 @@ func printStatus(out io.Writer, s edge.Status) error {
 			if !c.Healthy {
 				health = "unhealthy"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", app.Name, c.Name, c.State, health, c.Restarts, c.Problem)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", app.Name, c.Name, c.State, health, c.Restarts, strings.Join(strings.Fields(c.Problem), " "))
 		}
 	}
 	return w.Flush()
