@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -96,11 +97,15 @@ func (d *disk) list(folder string) []string {
 // maxNames bounds what is looked at in a folder that holds a handful of files.
 const maxNames = 1024
 
+// byOthers are the temporary files of what other processes write beside this one, see Hold
+// and Release: they may be at it just now, and the next of them overwrites what a crash left.
+var byOthers = []string{".hold.tmp", ".retry.tmp"}
+
 // clean removes what a crash left of writes.
 func (d *disk) clean() error {
 	for _, folder := range []string{".", statesDir, trustDir} {
 		for _, name := range d.list(folder) {
-			if strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp") {
+			if strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp") && !slices.Contains(byOthers, name) {
 				if err := d.remove(filepath.Join(folder, name)); err != nil {
 					return err
 				}
