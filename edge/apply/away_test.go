@@ -1,0 +1,121 @@
+package apply_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"selvedge/edge/apply"
+	"selvedge/edge/apply/runtimetest"
+)
+
+func TestRuntimeAway(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		k := key("a", "x")
+		r.must(t, state(app("a", ctr("x"))), 1)
+		r.fake.Down(fmt.Errorf("%w: gone", apply.ErrUnavailable))
+		time.Sleep(10 * time.Minute)
+		if s := r.Status(); s.RuntimeError == "" {
+			t.Errorf("status %+v", s)
+		}
+		if err := r.ApplyRaw(t.Context(), state(app("a", ctr("z"))), 2); !errors.Is(err, apply.ErrUnavailable) {
+			t.Errorf("apply says %v", err)
+		}
+		r.fake.Down(nil)
+		r.fake.Exit(k, 1) // it ended meanwhile
+		time.Sleep(5 * time.Second)
+		if i := r.fake.Get(k); i.State != apply.Running || r.Status().RuntimeError != "" {
+			t.Errorf("is %v, %+v", i, r.Status())
+		}
+	})
+}
+
+func TestRuntimeGoesAwayDuringApply(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.fake.SlowStart(time.Second)
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			r.fake.Down(fmt.Errorf("%w: gone", apply.ErrUnavailable))
+		}()
+		err := r.ApplyRaw(t.Context(), state(app("a", ctr("x"))), 1)
+		var bad *apply.Unhealthy
+		if errors.As(err, &bad) || !errors.Is(err, apply.ErrUnavailable) {
+			t.Errorf("the state is blamed: %v", err)
+		}
+	})
+}
+
+func TestAdoptAfterRestartOfTheAgent(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := runtimetest.NewFake()
+		s := state(app("a", ctr("x"), ctr("y", probed)), app("b", ctr("z", restart("never"))))
+		r := newRig(t, f, dir)
+		r.must(t, s, 1)
+		r.stop()
+		was := []apply.Instance{f.Get(key("a", "x")), f.Get(key("a", "y")), f.Get(key("b", "z"))}
+		f.Forget()
+		r = newRig(t, f, dir)
+		f.FailPull("img-x", errors.New("no network"))
+		if err := r.StartRaw(t.Context(), s, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if calls := f.Calls(); len(calls) > 0 {
+			t.Errorf("did %v", calls)
+		}
+		if now := []apply.Instance{f.Get(key("a", "x")), f.Get(key("a", "y")), f.Get(key("b", "z"))}; !slices.Equal(now, was) || !r.Status().Healthy {
+			t.Errorf("is %v, was %v", now, was)
+		}
+		r.stop()
+	})
+}
+
+func TestStartAfterReboot(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := app("a", ctr("db"), ctr("web"))
+		a.Ordered = 1
+		s := state(a, app("job", ctr("once", restart("never"))))
+		r.must(t, s, 1)
+		r.stop()
+		r.fake.Reboot()
+		r.fake.Forget()
+		again := newRig(t, r.fake, r.dir)
+		defer again.stop()
+		if err := again.StartRaw(t.Context(), s, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if calls := r.fake.Calls(); !slices.Equal(calls, []string{"start a/db", "start a/web"}) {
+			t.Errorf("did %v", calls)
+		}
+		if c := again.container("job", "once"); c.Healthy || c.State != apply.Lost {
+			t.Errorf("the job is %+v", c)
+		}
+	})
+}
+
+func TestMissingImageIsPulledAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.must(t, state(app("a", ctr("x"))), 1)
+		r.fake.DropImage("img-x")
+		r.fake.Delete(key("a", "x"))
+		time.Sleep(5 * time.Second)
+		if i := r.fake.Get(key("a", "x")); i.State != apply.Running {
+			t.Errorf("is %v", i)
+		}
+	})
+}
+
+func TestNothingIsTouchedBeforeAState(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.fake.Plant(apply.Instance{App: "a", Container: "x", Hash: "h", State: apply.Running})
+		time.Sleep(time.Minute)
+		if i := r.fake.Get(key("a", "x")); i.State != apply.Running {
+			t.Errorf("is %v", i)
+		}
+	})
+}
