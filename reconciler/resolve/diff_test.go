@@ -73,7 +73,7 @@ gw-1 changed (folders/a/line-1)
   apps.new: + web registry.example/web@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
   apps.old: - web registry.example/web@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 w changed (c)
-  identity.publicKey: "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI" → "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJ"
+  identity.publicKey: "` + key(8) + `" → "` + key(9) + `"
 y held (b): b/app.cue:1:1: expected '}'; close the struct`
 	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(strings.Join(got, "\n"), "\n")); d != "" {
 		t.Error(d)

@@ -31,7 +31,7 @@ func TestEngine1(t *testing.T) {
 	}
 	f := fleetOf(&fleet.Source{Path: "folders/plant-a/line-1", ID: "x", Unit: u})
 	res := New(Config{}).Resolve(f, Accepted{})
-	if len(res.Problems) > 0 || len(res.Nodes) != 3 {
+	if firstError(res.Problems) != "" || len(res.Nodes) != 3 {
 		t.Fatal(texts(res.Problems))
 	}
 	for name, n := range res.Nodes {

@@ -1,22 +1,25 @@
 package resolve
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nkeys"
 
 	"selvedge/schema/fleet"
 )
 
 const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// key returns a public key of the right shape.
+// key returns the n-th public key.
 func key(n int) string {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-	b := []byte("U" + strings.Repeat("A", 55))
-	for i := 55; n > 0; i-- {
-		b[i] = alphabet[n%32]
-		n /= 32
+	raw := make([]byte, 32)
+	binary.BigEndian.PutUint64(raw[24:], uint64(n))
+	b, err := nkeys.Encode(nkeys.PrefixByteUser, raw)
+	if err != nil {
+		panic(err)
 	}
 	return string(b)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nkeys"
+
 	"selvedge/schema/fleet"
 	"selvedge/schema/nodestate"
 )
@@ -168,12 +170,19 @@ func (r *renderer) run() {
 			r.errorf("node", name, "", "%v", err)
 			continue
 		}
+		if !nkeys.IsValidPublicUserKey(n.Identity.PublicKey) { // its checksum: nobody has such a key
+			r.errorf("node", name, "", "identity.publicKey: %q is mistyped or cut; copy it again from what 'selvedge-edge init' prints", n.Identity.PublicKey)
+			continue
+		}
 		r.nodes[name] = Rendered{Node: name, Workspace: r.path, Digest: nodestate.Digest(buf), head: head, apps: apps}
 	}
 	if len(r.apps) > nodestate.MaxApps {
 		r.errorf("workspace", "", "", "%d apps; at most %d are allowed", len(r.apps), nodestate.MaxApps)
 	}
 	r.checkNames()
+	for _, a := range r.apps {
+		r.idle(a)
+	}
 	r.checkDevices()
 }
 
@@ -219,6 +228,9 @@ func (r *renderer) variant(a *app, node string, n fleet.Node) *variant {
 	}
 	merged, _, err := a.fleet.Merged(node, n)
 	if err == nil {
+		err = sane(&merged)
+	}
+	if err == nil {
 		v, err = r.engine.app(a.name, key, &merged, r.unit.Config)
 	}
 	if err != nil {
@@ -261,7 +273,15 @@ type seen struct {
 
 // errorf notes an error of an entity, on a node unless that is empty.
 func (r *renderer) errorf(kind, name, node, format string, args ...any) {
-	f := finding{fleet.Error, kind, name, fmt.Sprintf(format, args...)}
+	r.note(finding{fleet.Error, kind, name, fmt.Sprintf(format, args...)}, node)
+}
+
+// warnf notes what refuses nothing.
+func (r *renderer) warnf(kind, name, format string, args ...any) {
+	r.note(finding{fleet.Warning, kind, name, fmt.Sprintf(format, args...)}, "")
+}
+
+func (r *renderer) note(f finding, node string) {
 	s := r.findings[f]
 	if s == nil {
 		if len(r.findings) >= maxFindings {
