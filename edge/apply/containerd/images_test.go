@@ -64,7 +64,7 @@ func TestPullErrors(t *testing.T) {
 // A blob that trickles to a stop ends the pull too, and a later try succeeds.
 func TestPullStallsInABlob(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, impatient)
+	b := privateBed(t, impatient) // a shared one may have the layer already
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	var stall = make(chan bool, 100)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

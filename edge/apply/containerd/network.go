@@ -22,6 +22,9 @@ import (
 // iptables rules.
 const networkName = "selvedge"
 
+// confFile is its configuration, named as nerdctl expects it.
+const confFile = "nerdctl-" + networkName + ".conflist"
+
 // netConf is the network's configuration as the CNI plugins read it.
 type netConf struct {
 	CNIVersion string            `json:"cniVersion"`
@@ -57,7 +60,7 @@ func (r *Runtime) prepareNetwork() error {
 	if err := os.MkdirAll(r.netConfDir(), 0o755); err != nil {
 		return fmt.Errorf("prepare the bridge network: %w", err)
 	}
-	name := filepath.Join(r.netConfDir(), "nerdctl-"+networkName+".conflist")
+	name := filepath.Join(r.netConfDir(), confFile)
 	subnet := r.c.Subnet
 	if subnet == "" {
 		subnet = storedSubnet(name)
@@ -114,17 +117,32 @@ func storedSubnet(name string) string {
 	if err != nil {
 		return ""
 	}
-	var c struct {
-		Plugins []struct {
-			IPAM struct {
-				Ranges [][]struct{ Subnet string }
-			}
-		}
+	if i := ipamOf(b); i != nil && len(i.Ranges) > 0 && len(i.Ranges[0]) > 0 {
+		return i.Ranges[0][0].Subnet
 	}
-	if json.Unmarshal(b, &c) != nil || len(c.Plugins) == 0 || len(c.Plugins[0].IPAM.Ranges) == 0 || len(c.Plugins[0].IPAM.Ranges[0]) == 0 {
-		return ""
+	return ""
+}
+
+// ipam is what is read again of a network's configuration.
+type ipam struct {
+	DataDir string
+	Ranges  [][]struct{ Subnet string }
+}
+
+func ipamOf(conf []byte) *ipam {
+	var c struct{ Plugins []struct{ IPAM ipam } }
+	if json.Unmarshal(conf, &c) != nil || len(c.Plugins) == 0 {
+		return nil
 	}
-	return c.Plugins[0].IPAM.Ranges[0][0].Subnet
+	return &c.Plugins[0].IPAM
+}
+
+// leaseDir is where the addresses of a network are noted; empty if that cannot be told.
+func leaseDir(conf []byte) string {
+	if i := ipamOf(conf); i != nil {
+		return i.DataDir
+	}
+	return ""
 }
 
 // freeSubnet picks a /24 of 10.203.0.0/16 that no address or route of the node

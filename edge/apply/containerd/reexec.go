@@ -2,7 +2,9 @@ package containerd
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"github.com/containerd/nerdctl/v2/pkg/clientutil"
 	"github.com/containerd/nerdctl/v2/pkg/logging"
 	"github.com/containerd/nerdctl/v2/pkg/ocihook"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,8 +66,24 @@ func hook(args []string, event string) error {
 		return fmt.Errorf("oci-hook: %w", err)
 	}
 	defer lock.Close()
-	return ocihook.Run(os.Stdin, os.Stderr, event, store, h.cniPath, h.netConfDir, "")
+	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxState))
+	if err != nil {
+		return fmt.Errorf("oci-hook: %w", err)
+	}
+	if event == "createRuntime" {
+		var s specs.State
+		if err := json.Unmarshal(stdin, &s); err != nil {
+			return fmt.Errorf("oci-hook: %w", err)
+		}
+		if c := unconnected(s, store, h.cniPath, h.netConfDir); c != nil {
+			return c.run()
+		}
+	}
+	return ocihook.Run(bytes.NewReader(stdin), os.Stderr, event, store, h.cniPath, h.netConfDir, "")
 }
+
+// maxState bounds what a hook is told of its container.
+const maxState = 1 << 20
 
 // maxLine bounds one log line; longer ones are cut into several.
 const maxLine = 16 << 10

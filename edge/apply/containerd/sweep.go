@@ -169,7 +169,7 @@ func (r *Runtime) sweepOne(id string) error {
 		filepath.Join(r.runFolder(), id),
 		filepath.Join(dataStore, "containers", r.c.Namespace, id),
 		filepath.Join(dataStore, "etchosts", r.c.Namespace, id),
-		filepath.Join("/var/lib/cni/results", networkName+"-"+full+"-eth0"),
+		cniResult(full),
 		filepath.Join("/var/lib/cni/results", "cni-loopback-"+full+"-lo"),
 	} {
 		errs = append(errs, os.RemoveAll(path))
@@ -191,9 +191,12 @@ func (r *Runtime) sweepNetwork(id string) error {
 		again(func() error { return r.dropChains(full) }), again(r.dropForwards))
 }
 
+// reserverFile names the process that holds a container's ports, as nerdctl calls it.
+const reserverFile = "port-reserver.pid"
+
 // reserver is the file that names the process which holds a container's ports.
 func (r *Runtime) reserver(id string) string {
-	return filepath.Join(r.runFolder(), id, "port-reserver.pid")
+	return filepath.Join(r.runFolder(), id, reserverFile)
 }
 
 // again tries a second time, from a new look: a late hook of the same container may
@@ -240,18 +243,31 @@ func reserving(pidFile string) (pid int, err error) {
 
 // dropLease frees the address that host-local noted for a container.
 func (r *Runtime) dropLease(full string) error {
-	dir := filepath.Join(r.c.RunDir, "leases", networkName)
+	held, err := leasesOf(filepath.Join(r.c.RunDir, "leases", networkName), full)
+	for _, name := range held {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// leasesOf lists the files in which host-local notes a container's addresses.
+func leasesOf(dir, full string) (held []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
-		if b, rerr := os.ReadFile(name); rerr == nil && strings.HasPrefix(string(b), full) {
-			err = errors.Join(err, os.Remove(name))
+		if b, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(b), full) {
+			held = append(held, name)
 		}
 	}
-	return err
+	return held, err
+}
+
+// cniResult is where the CNI library notes the network that a container has.
+func cniResult(full string) string {
+	return filepath.Join("/var/lib/cni/results", networkName+"-"+full+"-eth0")
 }
 
 // dropForwards removes the firewall plugin's rules for addresses of our subnet that

@@ -2,8 +2,10 @@ package containerd
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -103,5 +105,59 @@ func TestEndReserverSparesOthers(t *testing.T) {
 		if err := endReserver(name); err != nil {
 			t.Errorf("%q: %v", content, err)
 		}
+	}
+}
+
+// Only a container of our bridge that has no network, not even a part of one, is spared
+// the clearing of it.
+func TestUnconnected(t *testing.T) {
+	dir := t.TempDir()
+	leases := filepath.Join(dir, "leases", networkName)
+	r := New(Config{RunDir: dir, Bridge: "slv1"})
+	conf, err := json.Marshal(r.conflist(netip.MustParsePrefix("10.203.7.0/24")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, b []byte) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, b, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(dir, confFile), conf)
+	ask := func(change func(*specs.State)) bool {
+		s := specs.State{ID: strings.Repeat("ab", 32), Pid: 7, Annotations: map[string]string{
+			labels.Networks: `["selvedge"]`, labels.Namespace: "ns", labels.StateDir: dir}}
+		if change != nil {
+			change(&s)
+		}
+		return unconnected(s, dir, dir, dir) != nil
+	}
+	if !ask(nil) {
+		t.Error("a new container is taken for a connected one")
+	}
+	for name, change := range map[string]func(*specs.State){
+		"host network":     func(s *specs.State) { s.Annotations[labels.Networks] = `["host"]` },
+		"two networks":     func(s *specs.State) { s.Annotations[labels.Networks] = `["selvedge","b"]` },
+		"no process":       func(s *specs.State) { s.Pid = 0 },
+		"no state":         func(s *specs.State) { delete(s.Annotations, labels.StateDir) },
+		"somebody's spec":  func(s *specs.State) { s.Annotations = nil },
+		"wants a pid file": func(s *specs.State) { s.Annotations[labels.PIDFile] = "/x" },
+	} {
+		if ask(change) {
+			t.Errorf("%s: is connected our way", name)
+		}
+	}
+	write(filepath.Join(leases, "10.203.7.2"), []byte("ns-"+strings.Repeat("cd", 32)+"\r\neth0"))
+	if !ask(nil) {
+		t.Error("another container's lease counts")
+	}
+	write(filepath.Join(leases, "10.203.7.3"), []byte("ns-"+strings.Repeat("ab", 32)+"\r\neth0"))
+	if ask(nil) {
+		t.Error("what an interrupted start left is not cleared")
+	}
+	write(filepath.Join(dir, confFile), []byte("{"))
+	if ask(nil) {
+		t.Error("a broken configuration is used")
 	}
 }
