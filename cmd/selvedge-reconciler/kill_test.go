@@ -32,6 +32,9 @@ import (
 // TestKill kills the reconciler at random moments in a row of pushes. After each kill no
 // generation is lower than before, and at last every node has what the last commit says.
 func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs for seconds")
+	}
 	_, err := exec.LookPath("git")
 	env.Need(t, err)
 	dir := t.TempDir()

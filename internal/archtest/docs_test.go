@@ -17,6 +17,9 @@ var (
 
 // TestDocsCommands holds that commands and flags in the documents exist.
 func TestDocsCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the commands")
+	}
 	help := map[string]string{}
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin, "selvedge/cmd/...")

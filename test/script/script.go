@@ -40,6 +40,9 @@ func Run(t *testing.T) { RunWith(t, func(*testscript.Env) error { return nil }) 
 // RunWith is Run with files or variables put into each script's folder first.
 func RunWith(t *testing.T, setup func(*testscript.Env) error) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("scripts run whole commands, which takes a while")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
