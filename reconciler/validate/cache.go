@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -38,7 +39,7 @@ func (v *Validator) open() error {
 	}
 	c := &cache{file: v.cfg.CacheFile, made: fmt.Sprintf("%s file=%d problems=%d", engine(), v.cfg.Limits.File, v.cfg.Limits.Problems)}
 	err := c.open()
-	if err != nil && !errors.Is(err, bolterrors.ErrTimeout) && !errors.Is(err, os.ErrPermission) {
+	if err != nil && !errors.Is(err, bolterrors.ErrTimeout) && !errors.Is(err, os.ErrPermission) && !full(err) {
 		aside := c.file + ".corrupt"
 		v.cfg.Log.Warn("the cache is unreadable: it is set aside and begun anew", "file", c.file, "aside", aside, "error", err)
 		if err := os.Rename(c.file, aside); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -155,11 +156,15 @@ func (v *Validator) save(r *round, dirs []string) error {
 	if err == nil && (gone || len(r.fresh) > 0) {
 		err = guard(func() error { return c.db.Update(func(tx *bolt.Tx) error { return r.write(tx, keep) }) })
 	}
-	if err != nil {
+	if err != nil && !full(err) {
 		c.bad = true
 	}
 	return err
 }
+
+// full tells an error of a disk without room: the file is as good as it was, and a copy
+// set aside would take the room of states.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (r *round) write(tx *bolt.Tx, keep map[string]bool) error {
 	b := tx.Bucket(verdictsBucket)

@@ -126,6 +126,9 @@ func (u *unit) jsonKeys(p string, b []byte, kind string) error {
 		if err != nil {
 			return err
 		}
+		if n, ok := t.(json.Number); ok && beyondExponent(n.String()) {
+			u.exponent(positionAt(p, b, max(int(dec.InputOffset())-len(n), 0)), n.String())
+		}
 		if d, ok := t.(json.Delim); ok && (d == '}' || d == ']') {
 			stack = stack[:len(stack)-1]
 		}

@@ -135,6 +135,7 @@ func (u *unit) readOwn() bool {
 		u.own[p] = f
 		u.attributes(f)
 		u.imports(f)
+		u.exponents(f)
 	}
 	return u.classify(packages, text)
 }

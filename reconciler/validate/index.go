@@ -168,6 +168,9 @@ func (x *index) look(dir, p string, e entry) {
 			x.say(p, "the name of a directory is part of import paths; use letters, digits, dots, dashes and underscores")
 		}
 	case !strings.HasSuffix(name, ".cue"):
+		if strings.EqualFold(path.Ext(name), ".cue") {
+			x.say(p, "CUE leaves out files whose name does not end in .cue in lower case; rename it")
+		}
 	case hidden:
 		x.say(p, "CUE leaves out files whose name begins with %q; rename it", name[:1])
 	case strings.HasSuffix(name, "_tool.cue"), strings.HasSuffix(name, "_test.cue"):

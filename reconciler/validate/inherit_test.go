@@ -59,6 +59,8 @@ func TestInherited(t *testing.T) {
 		name, file, text, want string
 	}{
 		{"explicit", wsDir + "/x.cue", "app: agent: container: agent: user: \"root\"", wsDir + "/x.cue:3:6: app \"agent\": inherited from folders/plant-a and sealed: nothing of it but params may be set here (container.agent.user differs)"},
+		{"undeclared param", wsDir + "/x.cue", "app: agent: params: sit: \"b\"", wsDir + "/x.cue:3:21: app \"agent\": params: \"sit\" is not declared in folders/plant-a; did you mean \"site\"?"},
+		{"param once more", wsDir + "/x.cue", "app: agent: params: {\"site\": \"a\"}", "accepted"},
 		{"pattern", wsDir + "/x.cue", "app: [string]: container: [string]: privileged: true", "app \"agent\": inherited from folders/plant-a and sealed"},
 		{"comprehension", wsDir + "/x.cue", "if true {app: agent: container: agent: readOnly: true}", "app \"agent\": inherited from folders/plant-a and sealed"},
 		{"nested folder", "folders/plant-a/more.cue", "app: [string]: container: [string]: readOnly: true", "accepted"}, // the same directory

@@ -243,6 +243,9 @@ func (u *unit) unknown(path []string) string {
 		return "unknown field; remove it"
 	}
 	name := path[len(path)-1]
+	if len(path) > 2 && slices.Contains(entityKinds, path[0]) && !validName.MatchString(path[1]) {
+		return fmt.Sprintf("%q is no valid name; use lower-case letters, digits and dashes, at most 63", path[1])
+	}
 	if n := len(path); n >= 4 { // a bad key of a map: CUE then blames all that is below it
 		switch key := path[n-2]; path[n-3] {
 		case "container", "port", "config", "model", "secret":

@@ -32,6 +32,7 @@ type touch struct {
 }
 
 func (u *unit) sealed(values map[string]any) {
+	u.undeclaredParams()
 	broken := map[string]touch{} // "kind/name" of what must be compared
 	for _, t := range u.touches() {
 		if t.kind == "platform" {
