@@ -30,7 +30,7 @@ func (b *bed) agent(t *testing.T) *agent {
 	t.Helper()
 	run := containerd.New(b.conf)
 	a := apply.New(apply.Config{Runtime: run, FilesDir: filepath.Join(b.conf.DataDir, "files"), Log: b.conf.Log,
-		Stable: 250 * time.Millisecond}) // each fault is the first
+		Settle: 250 * time.Millisecond, Stable: 250 * time.Millisecond}) // each fault is the first
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
