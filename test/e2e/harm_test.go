@@ -26,10 +26,6 @@ func TestDiskFull(t *testing.T) {
 	if err := unix.Mount("tmpfs", w.agentDir, "tmpfs", 0, "size=2m,mode=0700"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		w.agent.end(syscall.SIGKILL)
-		_ = unix.Unmount(w.agentDir, unix.MNT_DETACH) // or it goes with the namespace
-	})
 	w.enrol()
 	w.startReconciler()
 	w.startAgent()

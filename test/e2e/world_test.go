@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"selvedge/edge"
 	"selvedge/edge/apply/containerd"
 	"selvedge/schema"
@@ -58,11 +60,11 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	env.Need(t, env.CanContainerd())
 	env.Need(t, env.CanRegistry())
-	dir, err := os.MkdirTemp("", "selvedge-e2e-") // a socket's path is short
+	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin, err := binaries()
+	dir, err := os.MkdirTemp("", "selvedge-e2e-") // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +78,7 @@ func newWorld(t *testing.T) *world {
 		w.reconciler.end(syscall.SIGKILL)
 		w.stopRegistry()
 		w.purge()
+		_ = unix.Unmount(w.agentDir, unix.MNT_DETACH) // nearly always nothing is mounted there
 		os.RemoveAll(dir)
 	})
 	w.startRegistry()

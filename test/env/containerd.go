@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -159,7 +161,7 @@ func (d *Daemon) Stop() error {
 		errs = append(errs, d.Start())
 	default:
 	}
-	errs = append(errs, d.clear(), d.Halt(), d.unmount(), os.RemoveAll(d.Dir))
+	errs = append(errs, d.clear(), d.Halt(), d.endShims(), d.unmount(), os.RemoveAll(d.Dir))
 	return errors.Join(errs...)
 }
 
@@ -190,6 +192,25 @@ func (d *Daemon) clear() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endShims ends shims that a killed daemon forgot.
+func (d *Daemon) endShims() error {
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		args := strings.Split(string(b), "\x00")
+		if err != nil || !strings.Contains(args[0], "containerd-shim") || !slices.Contains(args, d.Address) {
+			continue // it has ended, or is another's
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		}
+	}
+	return nil
 }
 
 // unmount undoes mounts that a killed shim left.
