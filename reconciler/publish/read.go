@@ -47,7 +47,7 @@ var (
 
 // view calls f with the node's row; it must not keep the slots' bytes.
 func (s *Store) view(node string, f func(row) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	return s.read(func(tx *bbolt.Tx) error {
 		v := tx.Bucket(bucketNodes).Get([]byte(node))
 		if v == nil {
 			return errNoRepository
@@ -65,7 +65,7 @@ func (s *Store) view(node string, f func(row) error) error {
 
 // viewTrust calls f with the trust manifests, the current one first.
 func (s *Store) viewTrust(f func(manifests [][]byte) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	return s.read(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketTrust)
 		var all [][]byte
 		for _, k := range [][]byte{keyCurrent, keyPrevious} {

@@ -3,7 +3,6 @@ package publish
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"selvedge/schema/nodestate"
@@ -23,7 +22,7 @@ const (
 	maxSlots   = 2
 )
 
-var errRow = errors.New("damaged row")
+var errRow = fmt.Errorf("a row makes no sense: %w", ErrDamaged)
 
 type digest [32]byte
 

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -28,6 +30,7 @@ type Store struct {
 	db      *bbolt.DB
 	prefix  string
 	waiters waiters
+	damaged atomic.Bool // seen while writing
 }
 
 // mapped is address space, not memory: about 50,000 nodes.
@@ -49,16 +52,18 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketNodes, bucketTrust} {
-			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
-				return err
+	err = guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			for _, b := range [][]byte{bucketNodes, bucketTrust} {
+				if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", c.Path, err), db.Close())
+		return nil, fmt.Errorf("open store %s: %w", c.Path, err) // closing a damaged one may wait for ever
 	}
 	if c.MaxWaiters <= 0 {
 		c.MaxWaiters = 20000
@@ -69,7 +74,11 @@ func Open(c Config) (*Store, error) {
 func openDB(path string) (*bbolt.DB, error) {
 	// the freelist is synced: without it, opening a large file takes seconds; a file that outgrows
 	// its mapping has what was read copied to the heap
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped})
+	var db *bbolt.DB
+	err := guard(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped})
+		return err
+	})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open store %s: another process has it open", path)
 	}
@@ -79,16 +88,61 @@ func openDB(path string) (*bbolt.DB, error) {
 	return db, nil
 }
 
+// ErrDamaged marks a file that cannot be read. Nothing is lost but what can be made again:
+// states are signed anew, with generations above those of before.
+var ErrDamaged = errors.New("the file is damaged; move it away and start again: every state is then signed anew")
+
+// guard makes an error of what bbolt does with a damaged file: it panics, or faults past
+// the end of a file that was cut.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w (%v)", ErrDamaged, r)
+		}
+	}()
+	err = f()
+	if errors.Is(err, bbolterrors.ErrInvalid) || errors.Is(err, bbolterrors.ErrChecksum) || errors.Is(err, bbolterrors.ErrVersionMismatch) ||
+		err != nil && strings.Contains(err.Error(), "file size too small") {
+		err = fmt.Errorf("%w (%w)", ErrDamaged, err)
+	}
+	return err
+}
+
+// update and read run a transaction; a damaged file is an error.
+func (s *Store) update(f func(*bbolt.Tx) error) error {
+	if s.damaged.Load() { // the transaction that found it may hold bbolt's lock for good
+		return fmt.Errorf("%s: %w", s.db.Path(), ErrDamaged)
+	}
+	err := guard(func() error { return s.db.Update(f) })
+	if errors.Is(err, ErrDamaged) {
+		s.damaged.Store(true)
+		return fmt.Errorf("%s: %w", s.db.Path(), err)
+	}
+	return err
+}
+
+func (s *Store) read(f func(*bbolt.Tx) error) error {
+	err := guard(func() error { return s.db.View(f) })
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%s: %w", s.db.Path(), err)
+	}
+	return err
+}
+
 // Close closes the file and lets waiting requests go.
 func (s *Store) Close() error {
 	s.waiters.close()
+	if s.damaged.Load() {
+		return nil // closing may wait for ever
+	}
 	return s.db.Close()
 }
 
 // Heads returns what is published, by node, with the generations of removed ones.
 func (s *Store) Heads() (map[string]nodestate.Head, error) {
 	heads := map[string]nodestate.Head{}
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.read(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNodes).ForEach(func(k, v []byte) error {
 			r, err := decodeRow(v)
 			if err != nil {
@@ -116,7 +170,7 @@ func (s *Store) Put(ctx context.Context, artifacts []nodestate.Artifact) error {
 	}
 	// in the order of keys: bbolt then writes each page once
 	slices.SortStableFunc(items, func(a, b item) int { return strings.Compare(a.Node, b.Node) })
-	err = s.db.Update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketNodes)
 		for i := range items {
 			if err := ctx.Err(); err != nil {
@@ -164,7 +218,7 @@ func (s *Store) Remove(ctx context.Context, nodes []string) error {
 	if len(nodes) == 0 {
 		return nil
 	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketNodes)
 		for _, node := range nodes {
 			if err := ctx.Err(); err != nil {
@@ -202,7 +256,7 @@ func (s *Store) PutTrust(ctx context.Context, roots [][]byte) error {
 		return fmt.Errorf("publish trust: %w", err)
 	}
 	changed := false
-	err = s.db.Update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

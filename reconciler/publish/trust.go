@@ -44,10 +44,10 @@ func trustManifest(roots [][]byte) ([]byte, error) {
 func extends(published []byte, roots [][]byte) error {
 	var m nodestate.Manifest
 	if err := json.Unmarshal(published, &m); err != nil {
-		return fmt.Errorf("published trust: %w", err)
+		return fmt.Errorf("published trust: %w (%w)", ErrDamaged, err)
 	}
 	if len(roots) < len(m.Layers) {
-		return fmt.Errorf("%w: %d documents, %d are published", ErrTrust, len(roots), len(m.Layers))
+		return fmt.Errorf("%w: %d documents, %d are published; put the newer ones back into the trust directory", ErrTrust, len(roots), len(m.Layers))
 	}
 	for i, l := range m.Layers {
 		if l.Digest != nodestate.Digest(roots[i]) || len(l.Data) > 0 && !bytes.Equal(l.Data, roots[i]) {
