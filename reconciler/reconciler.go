@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"selvedge/internal/backoff"
@@ -190,6 +191,9 @@ func (r *Reconciler) Once(ctx context.Context) error {
 	for _, s := range r.steps() {
 		if err := s.run(ctx, p); err != nil {
 			err = fmt.Errorf("%s: %w", s.name, err)
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+				err = fmt.Errorf("%w; make room there, it goes on by itself", err)
+			}
 			r.failed(p, err)
 			return err
 		}

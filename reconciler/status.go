@@ -22,6 +22,7 @@ type Status struct {
 	Since      time.Time               `json:"since,omitzero"` // of Error
 	Workspaces int                     `json:"workspaces"`
 	Nodes      int                     `json:"nodes"`              // with a state of the commit in force
+	Before     int                     `json:"before,omitempty"`   // nodes with a state from before the start, while nothing is in force since
 	Held       map[string]resolve.Held `json:"held,omitempty"`     // node → why it keeps an earlier state
 	Awaiting   []string                `json:"awaiting,omitempty"` // nodes without identity
 	Problems   []fleet.Problem         `json:"problems,omitempty"` // of the commit seen
@@ -57,6 +58,9 @@ func (r *Reconciler) failed(p *pass, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.status
+	if s.InForce.Hash == "" {
+		s.Before = published(r.cfg.Publisher)
+	}
 	if p.commit != nil {
 		s.Seen = p.seen()
 	}
@@ -68,6 +72,21 @@ func (r *Reconciler) failed(p *pass, err error) {
 		r.cfg.Log.Error("pass", "err", err, "in force", s.InForce.Hash)
 	}
 	r.status = s
+}
+
+// published counts the nodes that have a state; 0 if that cannot be told.
+func published(p Publisher) int {
+	heads, err := p.Heads()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, h := range heads {
+		if h.ContentDigest != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *Reconciler) succeeded(p *pass, took time.Duration) {

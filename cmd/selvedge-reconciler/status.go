@@ -61,9 +61,12 @@ func printStatus(w io.Writer, s reconciler.Status) error {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-11s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	if s.InForce.Hash == "" {
+	switch {
+	case s.InForce.Hash == "" && s.Before > 0:
+		line("in force", "nothing since the start; %d nodes keep the states that were published before", s.Before)
+	case s.InForce.Hash == "":
 		line("in force", "nothing yet")
-	} else {
+	default:
 		line("in force", "%.12s %s (%s)", s.InForce.Hash, s.InForce.Subject, s.InForce.Author)
 	}
 	if s.Seen.Hash != s.InForce.Hash {
