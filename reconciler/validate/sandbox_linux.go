@@ -35,7 +35,7 @@ func confine(memory int64) error {
 	closeInherited()
 	// The runtime's first timer opens its poller: before there are no more descriptors to open.
 	time.Sleep(time.Microsecond)
-	runtime.GOMAXPROCS(2) // one to evaluate, one to collect garbage
+	runtime.GOMAXPROCS(2)   // one to evaluate, one to collect garbage
 	debug.SetGCPercent(400) // 15% less time for 30 MB more
 	debug.SetMemoryLimit(memory / 2)
 	debug.SetMaxStack(64 << 20)
