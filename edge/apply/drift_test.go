@@ -80,6 +80,10 @@ func TestDriftIsPutBackWithin5s(t *testing.T) {
 			list, _ := filepath.Glob(r.dir + "/*/0")
 			os.WriteFile(list[0], []byte("tampered"), 0o644)
 		}, func(r *rig, was apply.Instance) bool { return r.fake.Get(k).ID != was.ID }},
+		{"its network damaged", func(r *rig) { r.fake.Damage(k, "its rules were removed") }, func(r *rig, was apply.Instance) bool {
+			now := r.fake.Get(k)
+			return now.Fault == "" && now.ID == was.ID && now.Since.After(was.Since)
+		}},
 		{"two of them", func(r *rig) {
 			i := r.fake.Get(k)
 			i.State = apply.Exited

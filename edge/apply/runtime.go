@@ -95,6 +95,7 @@ type Instance struct {
 	ExitCode   int       // when Exited
 	Since      time.Time // of the state; zero when unknown
 	Address    string    // where its ports answer from this node; empty: nowhere
+	Fault      string    // what somebody took away of it, though it runs; only a restart mends it
 }
 
 // Key names a container on a node.

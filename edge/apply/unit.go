@@ -236,7 +236,7 @@ type ending int
 const (
 	byItself ending = iota // or by somebody else
 	forProbe               // stopped by us: it did not answer
-	forFiles               // stopped by us: its config files were changed
+	forDrift               // stopped by us: its config files were changed, or its network
 )
 
 // down is the health of a container that does not run: pending until it was healthy once.
@@ -374,6 +374,13 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 		case <-u.wake:
 			if now, _ := u.seen(); now.ID != inst.ID || now.State != Running || !now.Since.Equal(inst.Since) {
 				return byItself
+			} else if now.Fault != "" {
+				if u.spec.Container.Restart == "never" {
+					u.set(unhealthy, now.Fault)
+					continue
+				}
+				u.restart(ctx, inst, now.Fault, true)
+				return forDrift
 			}
 			if settling { // looked at since
 				settling = false
@@ -392,7 +399,7 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 			}
 			if written {
 				u.restart(ctx, inst, "its config files were changed on this node and are put back", false)
-				return forFiles
+				return forDrift
 			}
 		case <-next.C:
 			asking = true

@@ -48,8 +48,17 @@ func (r *Runtime) Observe(ctx context.Context) ([]apply.Instance, error) {
 		r.log.Warn("leftovers of a deleted container stay", "error", err)
 	}
 	out := make([]apply.Instance, 0, len(list))
+	bridged := map[string]uint32{}
 	for _, x := range list {
-		out = append(out, r.instance(store, x, byID[x.ID]))
+		i := r.instance(store, x, byID[x.ID])
+		if network := x.Labels[labelNetwork]; i.State == apply.Running && network != "host" && network != "none" {
+			bridged[i.ID] = byID[i.ID].Pid
+		}
+		out = append(out, i)
+	}
+	faults := r.damaged(bridged)
+	for i := range out {
+		out[i].Fault = faults[out[i].ID]
 	}
 	return out, nil
 }

@@ -72,6 +72,9 @@ type Runtime struct {
 	swept  bool
 	making sync.RWMutex // held for reading while a container is made or removed: sweep must not see halves
 	subnet netip.Prefix // set before conn
+
+	checking sync.Mutex
+	net      netCheck
 }
 
 var (

@@ -129,6 +129,11 @@ func (f *Fake) Pause(k apply.Key) {
 	f.change(k, func(c *fakeContainer) { c.State = apply.Paused })
 }
 
+// Damage takes something from a running container that a start gives back.
+func (f *Fake) Damage(k apply.Key, fault string) {
+	f.change(k, func(c *fakeContainer) { c.Fault = fault })
+}
+
 // Reboot ends all containers without an exit code.
 func (f *Fake) Reboot() {
 	f.mu.Lock()
@@ -269,7 +274,8 @@ func (f *Fake) Start(ctx context.Context, s apply.Spec) (apply.Instance, error) 
 		c.State = apply.Running
 		return c.Instance, nil
 	}
-	c.State, c.Since, c.started, c.never = apply.Running, time.Now(), true, s.Container.Restart == "never"
+	c.State, c.Fault = apply.Running, ""
+	c.Since, c.started, c.never = time.Now(), true, s.Container.Restart == "never"
 	c.run++
 	i := c.Instance
 	f.fail(c, s.Container.Env["FAIL"])
