@@ -44,6 +44,19 @@ func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, erro
 		}
 		made = h
 	}
+	if made != nil {
+		gone, err := rootGone(ctx, c, made)
+		if err != nil {
+			return apply.Instance{}, r.wrap("look for its file system", err)
+		}
+		if gone { // nothing could start it ever again
+			r.log.Warn("the file system of a container was removed; it is made anew", "id", made.ID())
+			if err := r.remove(ctx, c, made); err != nil {
+				return apply.Instance{}, err
+			}
+			made = nil
+		}
+	}
 	if made == nil {
 		if err := freePorts(s.Container.Ports); err != nil {
 			return apply.Instance{}, err
@@ -67,6 +80,18 @@ func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, erro
 		Generation: s.Generation, State: apply.Running, Since: startedAt(store, r.c.Namespace, made.ID()),
 		Address: address(store, r.c.Namespace, made.ID(), s.Container.Network)}
 	return i, nil
+}
+
+// rootGone tells whether a container lacks its snapshot.
+func rootGone(ctx context.Context, c *client.Client, made client.Container) (bool, error) {
+	info, err := made.Info(ctx)
+	if err != nil {
+		return false, err
+	}
+	if _, err = c.SnapshotService(info.Snapshotter).Stat(ctx, info.SnapshotKey); errdefs.IsNotFound(err) {
+		return true, nil
+	}
+	return false, err
 }
 
 // up makes a task run, whatever state it is in.
