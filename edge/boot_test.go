@@ -151,6 +151,13 @@ func TestRuntimeAway(t *testing.T) {
 	b.until("it to be told", func() bool { return strings.Contains(b.status().Update.Error, "not reachable") })
 	b.rt.Down(nil)
 	b.good(1)
+	b.rt.Down(down)
+	b.until("it to be told", func() bool { return b.status().Apply.RuntimeError != "" })
+	if s := b.status(); s.Well() {
+		t.Errorf("well, though nobody knows what runs: %+v", s)
+	}
+	b.rt.Down(nil)
+	b.good(1)
 	// away over an update's whole time
 	b.publish(2, app("a", "2", hopeless, func(a *nodestate.App) { a.DeadlineMS = 500 }))
 	b.until("generation 2 to be on its way", func() bool { return b.status().Store.Current.Generation == 2 })

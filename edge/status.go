@@ -49,7 +49,7 @@ const (
 // Well reports whether the node runs what is wanted, as far as it knows, in health, and would
 // come back to it.
 func (s Status) Well() bool {
-	return s.Running && s.Store.Current != nil && s.Store.LastGood != nil && s.Store.LastGood.Digest == s.Store.Current.Digest && s.Apply.Healthy && s.Refused == nil && s.Store.Hold == nil &&
+	return s.Running && s.Store.Current != nil && s.Store.LastGood != nil && s.Store.LastGood.Digest == s.Store.Current.Digest && s.Apply.Healthy && s.Apply.RuntimeError == "" && s.Refused == nil && s.Store.Hold == nil &&
 		s.Store.Current.Generation == s.Store.Floor.Generation
 }
 

@@ -1,15 +1,18 @@
 package apply_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"selvedge/edge/apply"
 	"selvedge/edge/apply/runtimetest"
+	"selvedge/schema/nodestate"
 )
 
 func TestRuntimeAway(t *testing.T) {
@@ -29,6 +32,34 @@ func TestRuntimeAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if i := r.fake.Get(k); i.State != apply.Running || r.Status().RuntimeError != "" {
 			t.Errorf("is %v, %+v", i, r.Status())
+		}
+	})
+}
+
+// A probe that cannot be made tells nothing of the container.
+func TestRuntimeAwayRestartsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		down := fmt.Errorf("%w: gone", apply.ErrUnavailable)
+		var away atomic.Bool
+		r.Answer(func(context.Context, apply.Instance, *nodestate.Probe) error { // as by exec
+			if away.Load() {
+				return down
+			}
+			return nil
+		})
+		r.must(t, state(app("a", ctr("x", probed))), 1)
+		was := r.fake.Get(key("a", "x"))
+		r.fake.Down(down)
+		away.Store(true)
+		time.Sleep(10 * time.Minute)
+		if c := r.container("a", "x"); c.Problem != "" {
+			t.Errorf("the container is blamed: %+v", c)
+		}
+		r.fake.Down(nil)
+		away.Store(false)
+		time.Sleep(time.Minute)
+		if i := r.fake.Get(key("a", "x")); i != was || !r.Status().Healthy {
+			t.Errorf("is %v, was %v, %+v", i, was, r.Status())
 		}
 	})
 }

@@ -406,6 +406,10 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 			go func() { answer <- u.a.probe(pctx, inst, w.probe) }()
 		case err := <-answer:
 			asking = false
+			if errors.Is(err, ErrUnavailable) { // says nothing about the container
+				next.Reset(interval(w.probe))
+				continue
+			}
 			next.Reset(w.answered(err))
 			switch {
 			case err == nil:

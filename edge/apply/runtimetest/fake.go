@@ -364,6 +364,9 @@ func (f *Fake) Watch(ctx context.Context, changed func()) error {
 func (f *Fake) Exec(_ context.Context, id string, command []string) (int, string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.down != nil {
+		return 0, "", f.down
+	}
 	c, ok := f.all[id]
 	if !ok || c.State != apply.Running {
 		return 0, "", errors.New("container does not run")
