@@ -52,6 +52,9 @@ func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
+	if err := guarded(dir); err != nil {
+		return "", err
+	}
 	before, err := loadSettings(dir)
 	switch {
 	case err == nil && before.Node != s.Node:
@@ -74,6 +77,15 @@ func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
 	}
 	// last: a directory with settings is complete
 	return key.Public(), atomicfile.Write(filepath.Join(dir, settingsFile), append(b, '\n'), 0o600)
+}
+
+// guarded refuses a directory in which others could put a root of trust of their own.
+func guarded(dir string) error {
+	fi, err := os.Stat(dir)
+	if err == nil && fi.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others may write to %s (mode %#o); chmod go-w %[1]s", dir, fi.Mode().Perm())
+	}
+	return err
 }
 
 // ErrSettings marks settings that cannot be right.
@@ -101,6 +113,9 @@ func (s Settings) pull() pull.Config {
 // LoadSettings reads what Init wrote.
 func LoadSettings(dir string) (Settings, error) {
 	s, err := loadSettings(dir)
+	if err == nil {
+		err = guarded(dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, fmt.Errorf("%s is not set up: %w; run 'selvedge-edge init'", dir, err)
 	}
