@@ -102,7 +102,7 @@ func logger(dataStore string) shimlog.LoggerFunc {
 			return err
 		}
 		// held until the last line is written: whoever reads to the end waits for it
-		lock, err := os.OpenFile(filepath.Join(dataStore, "containers", cfg.Namespace, cfg.ID, "logger-lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		lock, err := os.OpenFile(filepath.Join(dataStore, "containers", cfg.Namespace, cfg.ID, loggerLock), os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
 			return err
 		}
@@ -152,3 +152,7 @@ func drain(c <-chan string) {
 	for range c {
 	}
 }
+
+// loggerLock is the file that a container's logger holds a lock on for as long as it writes;
+// nerdctl's own readers know it by this name.
+const loggerLock = "logger-lock"

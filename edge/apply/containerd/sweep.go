@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -165,6 +166,7 @@ func (r *Runtime) sweepOne(id string) error {
 	}
 	full := r.c.Namespace + "-" + id
 	errs := []error{r.sweepNetwork(id)}
+	awaitLogger(filepath.Join(dataStore, "containers", r.c.Namespace, id))
 	for _, path := range []string{
 		filepath.Join(r.runFolder(), id),
 		filepath.Join(dataStore, "containers", r.c.Namespace, id),
@@ -182,6 +184,22 @@ func (r *Runtime) sweepOne(id string) error {
 		return fmt.Errorf("sweep after container %.12s: %w", id, err)
 	}
 	return nil
+}
+
+// awaitLogger waits a moment for a container's logger to end: one that is writing the last
+// lines, as after its shim was killed, would make the folder again.
+func awaitLogger(dir string) {
+	f, err := os.Open(filepath.Join(dir, loggerLock))
+	if err != nil {
+		return // there is none
+	}
+	defer f.Close()
+	for range 40 {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // sweepNetwork gives back the ports, address and rules of a container that does not run.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -284,8 +285,22 @@ func TestRemovalLeavesNothing(t *testing.T) {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 			for _, dir := range []string{"/run/nerdctl/" + b.conf.Namespace, b.conf.DataDir, b.conf.RunDir, "/var/lib/cni"} {
-				out, _ := exec.Command("find", dir, "-name", "*"+i.ID+"*").CombinedOutput()
-				if len(out) > 0 {
+				left := func() string {
+					out, _ := exec.Command("find", dir, "-name", "*"+i.ID+"*").CombinedOutput()
+					return string(out)
+				}
+				if how.name == "shim killed" {
+					// containerd cleans up after a dead shim when it likes, and its hook may make the
+					// container's folder again behind us: the agent's next start sweeps that
+					eventually(t, "nothing is left in "+dir, func() bool {
+						next := containerd.New(b.conf)
+						defer next.Close()
+						if _, err := next.Observe(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						return left() == ""
+					})
+				} else if out := left(); out != "" {
 					t.Errorf("left: %s", out)
 				}
 			}
@@ -295,6 +310,8 @@ func TestRemovalLeavesNothing(t *testing.T) {
 		t.Errorf("its neighbour is %v", x)
 	}
 }
+
+var emptyTable = regexp.MustCompile(`(?m)^\*\w+\n(:[A-Z]+ ACCEPT\n)*COMMIT\n`)
 
 // world is what a container may change of the node outside of its own folders.
 func (b *bed) world(t *testing.T) string {
@@ -315,6 +332,10 @@ func (b *bed) world(t *testing.T) string {
 			out.WriteString(line)
 		}
 	}
+	// a table without rules is listed from its first use on
+	rules := emptyTable.ReplaceAllString(out.String(), "")
+	out.Reset()
+	out.WriteString(rules)
 	links, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
