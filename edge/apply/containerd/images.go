@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"time"
 
@@ -53,6 +54,8 @@ func (r *Runtime) Pull(ctx context.Context, ref string) error {
 		return nil
 	case stalled:
 		return fmt.Errorf("%w since %s; check the link to it, the pull goes on where it stopped", errStalled, r.c.Stall)
+	case strings.Contains(err.Error(), "no match for platform"):
+		return fmt.Errorf("it is not made for this node's processor (%s/%s): %w; name an image that is, or place the app on other nodes", runtime.GOOS, runtime.GOARCH, err)
 	case errdefs.IsNotFound(err) || strings.Contains(err.Error(), "404"):
 		return fmt.Errorf("the registry does not have it: %w; push the image, or correct the reference", err)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):

@@ -17,6 +17,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sys/unix"
 
@@ -58,6 +61,34 @@ func TestPullErrors(t *testing.T) {
 				t.Errorf("pull says %v", err)
 			}
 		})
+	}
+}
+
+// An index without an image for this node's processor says so.
+func TestPullOtherPlatform(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	img, err := env.BuildImage("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+		Add:        img,
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "mips64"}},
+	})
+	repo, err := name.NewTag(b.host+"/elsewhere:v1", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(repo, index); err != nil {
+		t.Fatal(err)
+	}
+	d, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Pull(t.Context(), b.host+"/elsewhere@"+d.String()); err == nil || !strings.Contains(err.Error(), "not made for this node's processor") {
+		t.Errorf("pull says %v", err)
 	}
 }
 
