@@ -39,7 +39,7 @@ func TestBombs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector cannot work within limits of memory")
 	}
-	v := validator(t, Config{Workers: 2, Limits: Limits{CPU: time.Second, Wall: 20 * time.Second, Memory: 256 << 20, Output: 8 << 20}})
+	v := validator(t, Config{Workers: 2, Limits: Limits{CPU: time.Second, Wall: 20 * time.Second, Memory: 512 << 20, Output: 8 << 20}})
 	for _, c := range []struct{ name, text, want string }{
 		{"comprehension", "_l: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n_y: [for a in _l for b in _l for c in _l for d in _l for e in _l for f in _l for g in _l for h in _l {a + b + c + d + e + f + g + h}]\n", "evaluation stopped: it "},
 		{"disjunctions", disjunctions(24), "evaluation stopped: it "},
@@ -54,6 +54,10 @@ func TestBombs(t *testing.T) {
 		{"power", "import \"math\"\n\n_x: math.Pow(10, 100000000)\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			v := v
+			if c.name == "range" { // memory must run out before the processor's time does
+				v = validator(t, Config{Workers: 1, Limits: Limits{CPU: 10 * time.Second, Memory: 256 << 20}})
+			}
 			dir := repoDir(t, with(map[string]string{wsDir + "/x.cue": "package fleet\n\n" + c.text}))
 			f, repo := check(t, v, dir)
 			got := all(f, repo)
