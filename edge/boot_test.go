@@ -16,6 +16,7 @@ import (
 
 	"selvedge/edge/apply"
 	"selvedge/schema/nodestate"
+	"selvedge/test/env"
 )
 
 func TestBootOffline(t *testing.T) {
@@ -190,7 +191,7 @@ func TestClock(t *testing.T) {
 // On a full disk nothing begins, and nothing is forgotten: there is no need for another push.
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("a small disk is mounted: needs root")
+		env.Need(t, errors.New("a small disk is mounted: needs root"))
 	}
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "selvedge-edge-")
@@ -198,7 +199,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k,mode=0700"); err != nil {
-		t.Skip("mount: ", err)
+		env.Need(t, fmt.Errorf("mount a small disk: %w", err))
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH); os.Remove(dir) })
 	b := newBedIn(t, dir)

@@ -19,6 +19,7 @@ import (
 
 	"selvedge/edge/verify"
 	"selvedge/schema/trust"
+	"selvedge/test/env"
 )
 
 // script is a life of a store: every kind of transition. The child that is killed and
@@ -346,11 +347,11 @@ func TestAfterAFullDiskAllGoesOn(t *testing.T) {
 
 func TestARealFullDisk(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("mounting a small tmpfs needs root")
+		env.Need(t, errors.New("mounting a small tmpfs needs root"))
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
-		t.Skipf("mount a small tmpfs: %v", err)
+		env.Need(t, fmt.Errorf("mount a small tmpfs: %w", err))
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	f := newFleet(t)

@@ -27,6 +27,7 @@ import (
 	"selvedge/reconciler/sign"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/trust"
+	"selvedge/test/env"
 )
 
 var signer = sync.OnceValues(newSigner)
@@ -510,11 +511,11 @@ func TestHelperPutForEver(t *testing.T) {
 
 func TestDiskFullKeepsTheOldContent(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a small tmpfs")
+		env.Need(t, errors.New("needs root to mount a small tmpfs"))
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skip("mount tmpfs:", err)
+		env.Need(t, fmt.Errorf("mount tmpfs: %w", err))
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, 0) })
 	s := open(t, publish.Config{Path: filepath.Join(dir, "store.db")})
