@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-COMMANDS := selvedge selvedge-reconciler selvedge-edge
+COMMANDS := selvedge selvedge-reconciler selvedge-hub selvedge-edge
 LDFLAGS  := -s -w -X selvedge/internal/version.Version=$(VERSION)
 # Debian keeps some tools of root elsewhere.
 export PATH := $(PATH):/usr/sbin:/sbin
