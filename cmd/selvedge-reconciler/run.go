@@ -18,6 +18,7 @@ import (
 
 	"selvedge/internal/control"
 	"selvedge/internal/exit"
+	"selvedge/internal/serve"
 	"selvedge/reconciler"
 	"selvedge/reconciler/git"
 	"selvedge/reconciler/publish"
@@ -167,8 +168,8 @@ func lock(data string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// publisher makes what states are published with; serve is nil if nothing is served.
-func (o *options) publisher(log *slog.Logger) (pub reconciler.Publisher, serve func(context.Context) error, closePub func(), err error) {
+// publisher makes what states are published with; run is nil if nothing is served.
+func (o *options) publisher(log *slog.Logger) (pub reconciler.Publisher, run func(context.Context) error, closePub func(), err error) {
 	if o.registry != "" {
 		return o.remote()
 	}
@@ -180,12 +181,13 @@ func (o *options) publisher(log *slog.Logger) (pub reconciler.Publisher, serve f
 		store.Close()
 		return nil, nil, nil, exit.Usagef("--tls-cert and --tls-key go together")
 	}
-	if err := publish.CheckListen(o.listen, o.tlsCert != "" || o.plainHTTP); err != nil {
+	if err := serve.CheckListen(o.listen, o.tlsCert != "" || o.plainHTTP); err != nil {
 		store.Close()
 		return nil, nil, nil, exit.With(exit.Usage, err)
 	}
-	server, err := publish.Listen(publish.ServerConfig{
+	server, err := serve.Listen(serve.Config{
 		Addr: o.listen, CertFile: o.tlsCert, KeyFile: o.tlsKey, Plain: o.plainHTTP, Handler: store.Handler(), Log: log,
+		WriteTimeout: publish.MaxWait + time.Minute,
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what has the port, or choose another with --listen", err)

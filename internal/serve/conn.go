@@ -1,0 +1,133 @@
+package serve
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// body is a request's body with a deadline, which it lifts when all is read: the connection
+// is read from during the answer as well, and a deadline would end that.
+type body struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.control.SetReadDeadline(time.Time{}) // without it the answer has to come in time
+	}
+	return n, err
+}
+
+// sources is a listener that bounds the connections of each source.
+type sources struct {
+	net.Listener
+	max     int
+	refused atomic.Uint64
+
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (s *sources) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		key := ""
+		if s.max > 0 {
+			key = source(c.RemoteAddr())
+		}
+		if key != "" && !s.take(key) {
+			s.refused.Add(1)
+			c.Close()
+			continue
+		}
+		return &conn{Conn: c, sources: s, key: key}, nil
+	}
+}
+
+func (s *sources) take(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n[key] >= s.max {
+		return false
+	}
+	s.n[key]++
+	return true
+}
+
+func (s *sources) give(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n[key]--; s.n[key] <= 0 {
+		delete(s.n, key)
+	}
+}
+
+// source names who dials: an IPv4 address, or the /64 of an IPv6 one, which is what one
+// customer gets; empty for others, such as unix sockets.
+func source(a net.Addr) string {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	ip, ok := netip.AddrFromSlice(t.IP)
+	if !ok {
+		return ""
+	}
+	if ip = ip.Unmap(); ip.Is6() {
+		if p, err := ip.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return ip.String()
+}
+
+// conn cuts off a peer that takes nothing of what is written, and gives its place back once.
+type conn struct {
+	net.Conn
+	sources *sources
+	key     string
+	closed  atomic.Bool
+	until   atomic.Pointer[time.Time] // the deadline that was set from outside
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	d := time.Now().Add(stallTime)
+	if u := c.until.Load(); u != nil && u.Before(d) {
+		d = *u
+	}
+	if err := c.Conn.SetWriteDeadline(d); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.until.Store(nil)
+	} else {
+		c.until.Store(&t)
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+func (c *conn) Close() error {
+	if c.key != "" && !c.closed.Swap(true) {
+		c.sources.give(c.key)
+	}
+	return c.Conn.Close()
+}
