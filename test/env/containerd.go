@@ -24,6 +24,7 @@ import (
 type Daemon struct {
 	Address string // its socket
 	Dir     string // root, state and log
+	Netns   string // network namespace (ip-netns(8)) that it and its containers live in; empty: this one
 	cmd     *exec.Cmd
 	ended   chan struct{}
 }
@@ -62,13 +63,16 @@ func Containerd(t testing.TB) *Daemon {
 }
 
 // StartContainerd starts a private containerd below the temporary folder. Stop it after use.
-func StartContainerd() (*Daemon, error) {
+func StartContainerd() (*Daemon, error) { return StartContainerdIn("") }
+
+// StartContainerdIn is StartContainerd in a network namespace.
+func StartContainerdIn(netns string) (*Daemon, error) {
 	// a socket's path is short: t.TempDir would be too long
 	dir, err := os.MkdirTemp("", "selvedge-ctd-")
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{Address: filepath.Join(dir, "c.sock"), Dir: dir}
+	d := &Daemon{Address: filepath.Join(dir, "c.sock"), Dir: dir, Netns: netns}
 	conf := fmt.Sprintf(`version = 2
 root = %q
 state = %q
@@ -96,7 +100,7 @@ func (d *Daemon) Start() error {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command("containerd", "--config", filepath.Join(d.Dir, "config.toml"))
+	d.cmd = InNetns(d.Netns, "containerd", "--config", filepath.Join(d.Dir, "config.toml"))
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
