@@ -43,6 +43,8 @@ var floors = []rule{
 	{"edge/apply/*", []string{"edge/apply", "edge/apply/*", "edge/verify", "schema/nodestate", "schema/wire", "internal/*"}, "an adapter imports inwards"},
 	{"edge/apply", []string{"edge/verify", "schema/nodestate", "schema/wire", "internal/*"}, "apply takes what verify made"},
 	{"edge/store", []string{"edge/verify", "edge/identity", "schema/nodestate", "schema/trust", "internal/*"}, "store keeps what verify made"},
+	{"edge/uplink", []string{"edge/auth", "schema/nodestate", "schema/wire", "internal/*"}, "the connection is opened by what auth gets"},
+	{"edge/join", []string{"edge/auth", "schema/nodestate", "schema/trust", "schema/wire", "internal/*"}, "joining is a question that auth asks"},
 	{"edge/verify/verifytest", []string{"edge/verify", "schema/nodestate", "schema/trust", "internal/*"}, "test states are made as the cloud makes them"},
 	{"edge/*", []string{"schema/nodestate", "schema/trust", "schema/wire", "internal/*"}, "a step knows no sibling; the edge knows no config repo"},
 

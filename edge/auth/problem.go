@@ -1,0 +1,58 @@
+package auth
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"selvedge/schema/wire"
+)
+
+// Problem is a question to a hub that was not answered as hoped.
+type Problem struct {
+	Hub        string
+	Status     int    // of HTTP; 0: no answer, or none of use
+	Type       string // wire.Problem…, or ""
+	Detail     string // as the hub says it
+	RetryAfter time.Duration
+	Err        error // without an answer: why
+}
+
+// Error gives the place and the cause.
+func (p *Problem) Error() string {
+	switch {
+	case p.Err != nil:
+		return fmt.Sprintf("hub %s: %v", p.Hub, p.Err)
+	case p.Detail != "":
+		return fmt.Sprintf("hub %s: %s", p.Hub, p.Detail)
+	}
+	return fmt.Sprintf("hub %s: it answers %d %s", p.Hub, p.Status, http.StatusText(p.Status))
+}
+
+// Unwrap returns the cause.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// final reports whether another hub would say the same.
+func (p *Problem) final() bool {
+	switch p.Type {
+	case wire.ProblemUnknownNode, wire.ProblemPending, wire.ProblemJoinToken:
+		return true
+	}
+	return p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests && p.Status != http.StatusNotFound
+}
+
+// plain makes a text from outside fit for a line on a terminal.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+	if len(s) > 500 {
+		s = strings.ToValidUTF8(s[:500], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}
