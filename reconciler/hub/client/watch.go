@@ -1,0 +1,97 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"selvedge/schema/hubapi"
+)
+
+// maxEvent bounds one server-sent event.
+const maxEvent = 8 << 20
+
+// Watch calls update for each change of what q selects, until the context ends or the hub
+// says no. The hub leaves out what a slow reader cannot take. After a broken connection,
+// of which lost is told unless it is nil, the hub tells the present state again.
+func (c *Client) Watch(ctx context.Context, q Query, update func(hubapi.Update) error, lost func(error)) error {
+	last := ""
+	return c.resume(ctx, lost, func(ctx context.Context) error {
+		res, err := c.stream(ctx, "/watch", q.values(), "text/event-stream", last)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		err = events(res.Body, func(kind, id string, data []byte) error {
+			u := hubapi.Update{Kind: kind}
+			switch kind {
+			case "node", "removed", "event", "summary":
+			default:
+				return nil // of a newer hub
+			}
+			if err := json.Unmarshal(data, &u); err != nil {
+				return errWrite{fmt.Errorf("hub %s: an update cannot be read: %w", c.base.Host, err)}
+			}
+			if id != "" {
+				last = id
+			}
+			if err := update(u); err != nil {
+				return errWrite{err}
+			}
+			return nil
+		})
+		if err == nil {
+			err = broke{io.ErrUnexpectedEOF} // a watch has no end
+		}
+		return err
+	})
+}
+
+// events reads server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+func events(r io.Reader, each func(kind, id string, data []byte) error) error {
+	b := bufio.NewReaderSize(r, 64<<10)
+	var kind, id string
+	var data, line []byte
+	for {
+		piece, err := b.ReadSlice('\n')
+		line = append(line, piece...)
+		if len(line)+len(data) > maxEvent {
+			return errWrite{fmt.Errorf("an update is larger than %d MiB", maxEvent>>20)}
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF):
+			return nil // what has no empty line behind it is not complete
+		case err != nil:
+			return broke{err}
+		}
+		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+		if len(line) == 0 {
+			if len(data) > 0 {
+				if err := each(kind, id, data[:len(data)-1]); err != nil {
+					return err
+				}
+			}
+			kind, data = "", data[:0]
+			continue
+		}
+		field, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch string(field) {
+		case "event":
+			kind = string(value)
+		case "id":
+			if bytes.IndexByte(value, 0) < 0 {
+				id = string(value)
+			}
+		case "data":
+			data = append(append(data, value...), '\n')
+		}
+		line = line[:0]
+	}
+}
