@@ -46,7 +46,7 @@ func LevelAt(path string) Support {
 
 // supported is sorted by path; a test holds it against the schema.
 var supported = []Support{
-	{"accessGuide", Warn, "nodes do not join by themselves; add the node with its identity"},
+	{"accessGuide", Acts, ""},
 	{"app", Acts, ""},
 	{"app.*.kubernetes", Refuse, "no node runs Kubernetes objects; declare containers"},
 	{"app.*.model", Refuse, "models are not delivered to nodes; put the model into the image, or mount a directory of the node"},
@@ -60,7 +60,7 @@ var supported = []Support{
 	{"deviceModel", Warn, "devices are not read or written"},
 	{"endpoint", Warn, "no message is routed"},
 	{"folder", Acts, ""},
-	{"identity", Warn, "nobody's rights are checked by it; use those of the Git server"},
+	{"identity", Acts, ""},
 	{"model", Warn, "models are not delivered to nodes"},
 	{"node", Acts, ""},
 	{"node.*.identity.recipient", Warn, "no secret is encrypted to it"},
@@ -68,7 +68,7 @@ var supported = []Support{
 	{"node.*.windows", Refuse, "updates start as soon as they arrive; remove windows"},
 	{"platform", Acts, ""},
 	{"policy", Acts, ""},
-	{"roleBinding", Warn, "nobody's rights are checked by it; use those of the Git server"},
+	{"roleBinding", Acts, ""},
 	{"route", Warn, "no message is routed"},
 	{"secret", Warn, "secrets are not delivered to nodes"},
 	{"workspace", Acts, ""},

@@ -299,6 +299,7 @@ func (u *unit) above() {
 		}
 	}
 	u.sealed(nil)
+	u.declared()
 }
 
 // closed refuses a platform in which typos would pass. It tries one: what a value says

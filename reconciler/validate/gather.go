@@ -88,17 +88,24 @@ func (r *round) gather(f *fleet.Fleet, dirs []string) []fleet.Problem {
 	}
 	for _, dir := range dirs {
 		vd := r.verdicts[dir]
-		if role := vd.Result.Role; role == roleWorkspace || role == roleUnknown && within(dir, foldersDir) {
-			var above []fleet.Problem
-			for _, up := range r.lineage(dir) {
-				for _, p := range own[up] {
-					if p.Severity == fleet.Error {
-						above = append(above, p)
-					}
+		var above []fleet.Problem
+		for _, up := range r.lineage(dir) {
+			for _, p := range own[up] {
+				if p.Severity == fleet.Error {
+					above = append(above, p)
 				}
 			}
+		}
+		role := vd.Result.Role
+		if role == roleWorkspace || role == roleUnknown && within(dir, foldersDir) {
 			f.Workspaces[dir] = vd.sourceOf(dir, own[dir], above)
 			continue
+		}
+		switch {
+		case dir == ".":
+			f.Folders[""] = vd.sourceOf("", own[dir], nil)
+		case role == roleFolder && within(dir, foldersDir):
+			f.Folders[dir] = vd.sourceOf(dir, own[dir], above)
 		}
 		for _, p := range own[dir] {
 			if dir != "." {

@@ -33,7 +33,7 @@ const (
 // result is a child's answer.
 type result struct {
 	Role     role                    `json:"role"`
-	Unit     json.RawMessage         `json:"unit,omitempty"` // a workspace that passed
+	Unit     json.RawMessage         `json:"unit,omitempty"` // of what passed: all of a workspace, and of the platform or a folder what [unit.declared] says
 	Entities map[string]fleet.Origin `json:"entities,omitempty"`
 	Problems []fleet.Problem         `json:"problems,omitempty"`
 	// Killed marks a verdict of the parent, not of the child: it is never cached.

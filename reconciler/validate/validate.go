@@ -92,7 +92,7 @@ type verdict struct {
 	Result *result      `json:"result"`
 	id     string
 	unit   *fleet.Unit   // decoded from Result.Unit, which is then dropped
-	source *fleet.Source // of a workspace
+	source *fleet.Source // of a workspace, a folder or the platform
 	blamed string        // the problems from outside that source was made with
 	retry  time.Time     // of an evaluation that was stopped: not tried again before, if nothing changed
 }
@@ -206,7 +206,7 @@ func (v *Validator) Validate(ctx context.Context, tree Tree) (*fleet.Fleet, []fl
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{}}
+	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{}, Folders: map[string]*fleet.Source{}}
 	if len(repo) > 0 { // without the schema every line would be an error
 		for _, p := range x.problems {
 			repo = append(repo, p.Problem)

@@ -11,15 +11,18 @@ import (
 type Fleet struct {
 	Commit     string             // hex; empty for a directory that is not a commit
 	Workspaces map[string]*Source // by path of the workspace directory, e.g. folders/plant-a/line-1
+	// Folders are the platform, by "", and the folders, by path. Their units hold what needs
+	// no workspace to count: platform, folder, identity, roleBinding and accessGuide.
+	Folders map[string]*Source
 }
 
-// Source is one workspace: its values, or why there are none, and where they were written.
+// Source is one workspace, or one folder: its values, or why there are none, and where they were written.
 type Source struct {
 	Path string
 	// ID is the digest of everything that the evaluation read: two sources with one
 	// ID are equal.
 	ID       string
-	Unit     *Unit             // nil if the workspace is refused
+	Unit     *Unit             // nil if it is refused
 	Entities map[string]Origin // by "kind/name"
 	Problems []Problem         // errors (then Unit is nil) and warnings
 }

@@ -43,6 +43,16 @@ type Identity struct {
 	Kind   string   `json:"kind"` // user or service
 	Emails []string `json:"emails,omitempty"`
 	Groups []string `json:"groups,omitempty"`
+	// Token is the identity's tokens for the hub's API, by name.
+	Token map[string]Token `json:"token,omitempty"`
+}
+
+// Token is a token for the hub's API, of which Git knows a hash.
+type Token struct {
+	Hash    string `json:"hash"`            // sha256: and 64 hex digits
+	Expires string `json:"expires"`         // RFC 3339
+	Role    string `json:"role,omitempty"`  // at most this; empty: all that the identity has
+	Scope   string `json:"scope,omitempty"` // path; there and below only
 }
 
 // RoleBinding grants a role to subjects in the directory that declares it and below.
@@ -63,6 +73,14 @@ type AccessGuide struct {
 	Prefix   string            `json:"prefix"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	MaxNodes int               `json:"maxNodes,omitempty"`
+	Defaults *NodeDefaults     `json:"defaults,omitempty"`
+}
+
+// NodeDefaults are fields of a node that joins.
+type NodeDefaults struct {
+	Capacity    *Capacity `json:"capacity,omitempty"`
+	Schedulable bool      `json:"schedulable"`
+	Remote      Remote    `json:"remote"`
 }
 
 // Node is one machine.
