@@ -86,3 +86,6 @@ func InNetns(netns, name string, args ...string) *exec.Cmd {
 	}
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + netns, name}, args...)...)
 }
+
+// Link is the name of this end of the link.
+func (n *Netns) Link() string { return n.link }
