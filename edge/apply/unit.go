@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"selvedge/internal/backoff"
@@ -30,6 +31,9 @@ type unit struct {
 	once   sync.Once
 	cancel context.CancelFunc // set by who starts run
 	done   chan struct{}      // closed when run returned
+	asks   chan *ask          // capacity 1
+	asking atomic.Bool        // an ask has no answer yet
+	asked  *ask               // the one being done; run alone uses it
 
 	mu       sync.Mutex
 	inst     Instance
@@ -39,6 +43,7 @@ type unit struct {
 	health   health
 	ran      bool
 	restarts int
+	byAsk    int // restarts that somebody asked for
 	problem  string
 	past     bool // the gates
 }
@@ -59,7 +64,7 @@ const (
 
 func newUnit(a *Applier, s Spec, grace time.Duration) *unit {
 	return &unit{spec: s, grace: grace, a: a, log: a.log.With("app", s.App, "container", s.Container.Name),
-		wake: make(chan struct{}, 1), ready: make(chan struct{}), done: make(chan struct{})}
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), done: make(chan struct{}), asks: make(chan *ask, 1)}
 }
 
 // fingerprint is everything that makes two units of one key the same.
@@ -176,7 +181,7 @@ func (u *unit) run(ctx context.Context) {
 			continue
 		}
 		v := judge(u.spec.Container.Restart, inst.State, inst.ExitCode)
-		if ended != byItself && v != watchIt {
+		if (ended != byItself || u.asked != nil) && v != watchIt {
 			v = bringUp // whatever its policy
 		}
 		switch v {
@@ -198,7 +203,7 @@ func (u *unit) run(ctx context.Context) {
 			if inst, known = u.seen(); known && inst.State == Running {
 				continue // while it waited
 			}
-			if due.IsZero() {
+			if due.IsZero() && u.asked == nil {
 				due = time.Now()
 				// what others did to it is put back at once; its own ends cost patience
 				if inst.State == Exited && ended == byItself || ended == forProbe || time.Since(started) < soon {
@@ -208,12 +213,13 @@ func (u *unit) run(ctx context.Context) {
 					u.set(u.down(), fmt.Sprintf("%s; starts again in %s", howEnded(inst), time.Until(due).Round(100*time.Millisecond)))
 				}
 			}
-			if wait := time.Until(due); wait > 0 {
+			if wait := time.Until(due); wait > 0 && u.asked == nil {
 				u.sleep(ctx, wait)
 				continue
 			}
 			err := u.start(ctx, inst)
 			due = time.Time{}
+			u.answer(err)
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -237,6 +243,7 @@ const (
 	byItself ending = iota // or by somebody else
 	forProbe               // stopped by us: it did not answer
 	forDrift               // stopped by us: its config files were changed, or its network
+	forAsk                 // stopped by us: somebody asked for it
 )
 
 // down is the health of a container that does not run: pending until it was healthy once.
@@ -267,6 +274,7 @@ func (u *unit) sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-u.wake:
+	case u.asked = <-u.asks:
 	case <-c:
 	}
 }
@@ -278,8 +286,11 @@ func (u *unit) pass(ctx context.Context) bool {
 		case <-u.gate[0].open:
 		default:
 			u.set(pending, "waits for "+u.gate[0].what)
+			u.answer(fmt.Errorf("%w: it %s", ErrNotRunning, "waits for "+u.gate[0].what))
 			select {
 			case <-u.gate[0].open:
+			case u.asked = <-u.asks:
+				continue
 			case <-ctx.Done():
 				return false
 			}
@@ -325,7 +336,10 @@ func (u *unit) start(ctx context.Context, was Instance) error {
 		return err
 	}
 	u.mu.Lock()
-	if u.ran && was.State != Paused {
+	switch {
+	case u.asked != nil:
+		u.byAsk++
+	case u.ran && was.State != Paused:
 		u.restarts++
 	}
 	n := u.restarts
@@ -340,6 +354,9 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 	u.ran, u.past = true, true
 	u.mu.Unlock()
 	u.gate = nil // it is past them, wherever it was started
+	if u.asked != nil {
+		return u.stopAsked(ctx, inst)
+	}
 	w := &watchState{started: time.Now(), probe: u.spec.Container.Probe}
 	if !inst.Since.IsZero() && inst.Since.Before(w.started) {
 		w.started = inst.Since
@@ -386,6 +403,8 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 				settling = false
 				u.set(healthy, "")
 			}
+		case u.asked = <-u.asks:
+			return u.stopAsked(ctx, inst)
 		case <-settled.C:
 			settling = true // one more look: the event of its end may have been lost
 			u.a.look()
@@ -473,6 +492,7 @@ func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep 
 	})
 	if err != nil {
 		u.log.Warn("container cannot be stopped", "error", err)
+		u.answer(err)
 		u.sleep(ctx, time.Second)
 	}
 }

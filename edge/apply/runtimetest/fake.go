@@ -17,6 +17,7 @@ type Fake struct {
 	mu      sync.Mutex
 	last    int
 	all     map[string]*fakeContainer
+	ended   []*fakeContainer // removed
 	images  map[string]bool
 	watcher map[chan struct{}]bool
 	calls   []string
@@ -330,6 +331,7 @@ func (f *Fake) Stop(ctx context.Context, id string, keep bool) error {
 		f.note("stop %s", c.Key())
 	} else {
 		f.note("remove %s", c.Key())
+		f.ended = append(f.ended, c)
 		delete(f.all, id)
 	}
 	f.tell()
