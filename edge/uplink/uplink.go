@@ -1,0 +1,395 @@
+package uplink
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	randv2 "math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"selvedge/edge/auth"
+	"selvedge/internal/backoff"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/wire"
+)
+
+// Hands do what the hub asks and the signed state grants. A *wire.Error tells the hub more than
+// another error does.
+type Hands interface {
+	// Logs writes until the end of what is asked for, or until the context or the writer ends.
+	Logs(ctx context.Context, r wire.LogsRequest, w io.Writer) error
+	Exec(ctx context.Context, r wire.ExecRequest, t Terminal) (code int, err error)
+	Restart(ctx context.Context, r wire.RestartRequest) error
+}
+
+// Terminal is the other end of a command.
+type Terminal struct {
+	Stdin          io.Reader // nil: none
+	Stdout, Stderr io.Writer
+	Resize         <-chan Size
+}
+
+// Size is a terminal's.
+type Size struct{ Rows, Columns uint16 }
+
+// Config is what an Uplink needs.
+type Config struct {
+	Node    string
+	Auth    *auth.Client
+	Tokens  *auth.Keeper
+	Sign    func([]byte) ([]byte, error) // with the key that the tokens are for
+	Status  func() wire.Status           // all but node, epoch, number and time
+	Granted func() nodestate.Remote      // by the verified state that is being run
+	Hands   Hands
+	Notice  func(wire.Notice) // there may be something new; must not block
+	Linked  func(up bool)     // the connection came or went; must not block
+	Now     func() time.Time  // for people; nil means time.Now
+	Log     *slog.Logger      // nil means slog.Default()
+
+	Interval time.Duration // between statuses; 0 means wire.StatusInterval
+	Retry    time.Duration // the most between attempts to connect; 0 means 30 s
+	idle     time.Duration // of streams; tests shorten it
+}
+
+// Uplink is the connection. Make it with New.
+type Uplink struct {
+	cfg    Config
+	epoch  string
+	seq    atomic.Uint64
+	sooner chan struct{} // capacity 1: a status is due
+	fresh  chan struct{} // capacity 1: there are events to send
+	ended  chan struct{} // capacity 1: a stream ended
+
+	mu      sync.Mutex
+	conn    *nats.Conn // nil: none yet
+	up      bool       // it is connected, as the library said last: asking it may block
+	hub     string     // the one it is connected to
+	why     string     // there is no connection
+	since   time.Time  // of the one or the other
+	closing bool       // no more work is begun
+	streams map[string]*stream
+	owed    map[string][]byte // last frames of streams that ended without a connection
+	ring    []wire.Event
+	lastSeq uint64
+	sent    uint64 // the newest event that was sent
+	work    sync.WaitGroup
+	asked   atomic.Int64 // restarts on their way
+	limit   limiter
+}
+
+// New returns an Uplink; it dials nothing.
+func New(cfg Config) *Uplink {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = wire.StatusInterval
+	}
+	if cfg.Retry <= 0 {
+		cfg.Retry = 30 * time.Second
+	}
+	if cfg.idle <= 0 {
+		cfg.idle = wire.StreamIdle * time.Second
+	}
+	if cfg.Linked == nil {
+		cfg.Linked = func(bool) {}
+	}
+	return &Uplink{cfg: cfg, epoch: rand.Text(), sooner: make(chan struct{}, 1), fresh: make(chan struct{}, 1), ended: make(chan struct{}, 1),
+		streams: map[string]*stream{}, owed: map[string][]byte{}}
+}
+
+// Link is how the connection stands.
+type Link struct {
+	Connected bool
+	Hub       string // as far as known
+	Why       string // there is none
+	Since     time.Time
+	Streams   int
+}
+
+// Link returns how the connection stands.
+func (u *Uplink) Link() Link {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return Link{Connected: u.up, Hub: u.hub, Why: u.why, Since: u.since, Streams: len(u.streams)}
+}
+
+// Changed says that status, or what the state grants, may differ: a status is sent soon, and
+// streams that are not granted any more end.
+func (u *Uplink) Changed() {
+	poke(u.sooner)
+	u.enforce()
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the connection until the context ends.
+func (u *Uplink) Run(ctx context.Context) error {
+	retry := backoff.Backoff{Min: time.Second, Max: u.cfg.Retry}
+	for {
+		began := time.Now()
+		err := u.connection(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		u.note(err)
+		if time.Since(began) > time.Minute {
+			retry.Reset()
+		}
+		pause := max(retry.Next(), u.cfg.Tokens.Soon())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// note remembers why there is no connection, and says it once.
+func (u *Uplink) note(err error) {
+	if err == nil {
+		return
+	}
+	u.mu.Lock()
+	again := u.why == err.Error()
+	if !again {
+		u.why, u.since = err.Error(), time.Now()
+	}
+	u.mu.Unlock()
+	if !again {
+		u.cfg.Log.Warn("no live connection to a hub; running on", "err", err)
+	}
+}
+
+// connection is one connection of the library's, which reconnects by itself, until it gives up.
+func (u *Uplink) connection(ctx context.Context) error {
+	if _, err := u.cfg.Tokens.Grant(ctx); err != nil { // a node that is not let in dials no bus
+		return err
+	}
+	closed := make(chan struct{})
+	conn, err := nats.Connect(strings.Join(busURLs(u.cfg.Auth.Hubs()), ","), u.options(ctx, closed)...)
+	if err != nil {
+		return fmt.Errorf("hub: %w", err)
+	}
+	u.mu.Lock()
+	u.conn, u.closing = conn, false
+	u.mu.Unlock()
+	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends after streams were told why
+	defer stop()
+	sub, err := conn.Subscribe(wire.RequestSubject(u.cfg.Node, ">"), func(m *nats.Msg) { u.hear(work, m) })
+	if err == nil {
+		err = sub.SetPendingLimits(maxWaiting, maxWaitingBytes)
+	}
+	if err == nil {
+		inner, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { u.reporting(inner, conn) })
+		wg.Go(func() { u.renewing(inner, conn) })
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-closed:
+			err = errors.Join(errors.New("hub: the live connection was closed"), conn.LastError())
+		}
+		cancel()
+		wg.Wait()
+	}
+	u.mu.Lock()
+	u.closing = true
+	u.mu.Unlock()
+	u.endStreams(errors.New("the node's agent ends"), func(*stream) bool { return true })
+	stop()
+	u.work.Wait()
+	if conn.IsConnected() {
+		conn.FlushTimeout(time.Second) // last words
+	}
+	conn.Close()
+	u.mu.Lock()
+	u.conn, u.up = nil, false
+	u.mu.Unlock()
+	return err
+}
+
+func busURLs(hubs []string) (urls []string) {
+	for _, h := range hubs {
+		if rest, ok := strings.CutPrefix(h, "http://"); ok {
+			urls = append(urls, "ws://"+port(rest, "80"))
+		} else {
+			urls = append(urls, "wss://"+port(strings.TrimPrefix(h, "https://"), "443"))
+		}
+	}
+	return urls
+}
+
+// port gives a host the port that the library would not know.
+func port(host, usual string) string {
+	if strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']') {
+		return host
+	}
+	return host + ":" + usual
+}
+
+// Bounds of what waits for the agent.
+const (
+	maxWaiting      = 4096
+	maxWaitingBytes = 16 << 20
+	maxRestarts     = 8
+)
+
+func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Option {
+	opts := []nats.Option{
+		nats.Name("selvedge-edge " + u.cfg.Node),
+		nats.UserJWT(func() (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			g, err := u.cfg.Tokens.Grant(ctx)
+			if err != nil {
+				u.note(err)
+			}
+			return g.Bus, err
+		}, u.cfg.Sign),
+		nats.ProxyPath(wire.PathBus),
+		nats.CustomInboxPrefix(wire.InboxPrefix(u.cfg.Node)),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1), // what cannot be sent now is said anew later
+		nats.IgnoreAuthErrorAbort(),
+		nats.IgnoreDiscoveredServers(),
+		nats.CustomReconnectDelay(u.delay),
+		nats.Timeout(10 * time.Second),
+		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.FlusherTimeout(30 * time.Second),
+		nats.NoCallbacksAfterClientClose(),
+		nats.ConnectHandler(u.connected),
+		nats.ReconnectHandler(u.connected),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { u.disconnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { u.failed(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { u.failed(err) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
+	}
+	if strings.HasPrefix(u.cfg.Auth.Hubs()[0], "https://") {
+		opts = append(opts, nats.Secure(u.cfg.Auth.TLS())) // not shared with HTTP, which would offer h2
+	}
+	return opts
+}
+
+// delay is before an attempt to connect: never at once, since 10,000 nodes lose a hub in the
+// same moment, and with full jitter.
+func (u *Uplink) delay(attempts int) time.Duration {
+	most := min(time.Second<<min(attempts, 10), u.cfg.Retry)
+	return 50*time.Millisecond + randv2.N(most)
+}
+
+func (u *Uplink) connected(conn *nats.Conn) {
+	u.mu.Lock()
+	u.conn, u.up, u.why, u.since = conn, true, "", time.Now()
+	u.hub = strings.Replace(conn.ConnectedUrlRedacted(), "ws", "http", 1)
+	u.sent = 0 // the hub may be another one: say it all again
+	owed := u.owed
+	u.owed = map[string][]byte{}
+	u.mu.Unlock()
+	for id, frame := range owed {
+		conn.Publish(wire.StreamSubject(u.cfg.Node, id), frame)
+	}
+	u.cfg.Log.Info("connected to a hub", "url", conn.ConnectedUrlRedacted())
+	poke(u.sooner)
+	poke(u.fresh)
+	u.cfg.Linked(true)
+}
+
+func (u *Uplink) disconnected(err error) {
+	if err == nil {
+		err = errors.New("the connection was closed")
+	}
+	u.mu.Lock()
+	u.up = false
+	u.mu.Unlock()
+	u.note(fmt.Errorf("hub: %w", err))
+	// frames and credit may be lost on the way: nobody can go on with such a stream
+	u.endStreams(errors.New("the node's connection was interrupted"), func(*stream) bool { return true })
+	u.cfg.Linked(false)
+}
+
+// failed looks at an error that the library met.
+func (u *Uplink) failed(err error) {
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		if g, ok, _ := u.cfg.Tokens.Last(); ok {
+			u.cfg.Tokens.Stale(g.Bus)
+		}
+		u.note(fmt.Errorf("hub: %w", err))
+	case errors.Is(err, nats.ErrSlowConsumer):
+		u.cfg.Log.Warn("the hub sends more than is read; some of it is dropped")
+	case errors.Is(err, nats.ErrPermissionViolation):
+		u.cfg.Log.Warn("the hub's bus does not allow it", "err", err)
+	default:
+		u.mu.Lock()
+		up := u.up
+		u.mu.Unlock()
+		if !up {
+			u.note(fmt.Errorf("hub: %w", err))
+		}
+	}
+}
+
+// renewing connects anew before the token ends: the server would cut the connection then. It
+// waits for a moment without streams, as far as the token lets it.
+func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
+	for {
+		g, ok, _ := u.cfg.Tokens.Last()
+		pause := time.Second
+		if ok {
+			age, life := time.Since(g.Got), g.For
+			due := life*7/10 + randv2.N(life/10+1)
+			switch {
+			case age < due:
+				pause = due - age
+			case u.open() == 0 || age > life*9/10:
+				if fresh, err := u.cfg.Tokens.Renewed(ctx, 0.65); err == nil && fresh.Bus != g.Bus {
+					u.endStreams(errors.New("the node's connection is renewed"), func(*stream) bool { return true })
+					for n := 0; n < 20 && u.open() > 0 && ctx.Err() == nil; n++ { // their ends are to arrive
+						select {
+						case <-u.ended:
+						case <-time.After(100 * time.Millisecond):
+						}
+					}
+					conn.FlushTimeout(5 * time.Second)
+					conn.ForceReconnect()
+				} else if err != nil {
+					u.note(err)
+				}
+				pause = max(time.Second, u.cfg.Tokens.Soon())
+			default:
+				pause = life*9/10 - age
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-u.ended:
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (u *Uplink) open() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.streams)
+}
