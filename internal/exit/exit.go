@@ -29,6 +29,17 @@ func (e *coded) Unwrap() error { return e.err }
 // ErrFindings ends a command whose findings were printed already: code 1, and no more said.
 var ErrFindings = errors.New("findings were printed")
 
+var errQuiet = errors.New("what there was to say was said")
+
+// Quiet ends a command with a code, such as that of another command that it ran, and says
+// nothing. Zero is no error.
+func Quiet(code int) error {
+	if code == OK {
+		return nil
+	}
+	return &coded{code, errQuiet}
+}
+
 // With gives an error a code; nil stays nil.
 func With(code int, err error) error {
 	if err == nil {
@@ -81,7 +92,7 @@ func Execute(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
 		}
 	}
 	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, ErrFindings) && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, ErrFindings) && !errors.Is(err, errQuiet) && !errors.Is(err, context.Canceled) {
 		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

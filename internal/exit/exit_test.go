@@ -17,6 +17,7 @@ func TestExecute(t *testing.T) {
 	}{
 		{[]string{"fine"}, OK, ""},
 		{[]string{"findings"}, Findings, ""},
+		{[]string{"other"}, 42, ""},
 		{[]string{"broken"}, Environment, "tool: disk on fire\n"},
 		{[]string{"fine", "extra"}, Usage, "see 'tool fine --help'"},
 		{[]string{"fine", "--nonsense"}, Usage, "see 'tool fine --help'"},
@@ -29,6 +30,7 @@ func TestExecute(t *testing.T) {
 		root.AddCommand(group,
 			&cobra.Command{Use: "fine", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }},
 			&cobra.Command{Use: "findings", RunE: func(*cobra.Command, []string) error { return ErrFindings }},
+			&cobra.Command{Use: "other", RunE: func(*cobra.Command, []string) error { return Quiet(42) }},
 			&cobra.Command{Use: "broken", RunE: func(*cobra.Command, []string) error { return errors.New("disk on fire") }})
 		root.SetArgs(c.args)
 		var stderr strings.Builder

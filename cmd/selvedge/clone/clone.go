@@ -1,0 +1,186 @@
+package clone
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"selvedge/reconciler/validate"
+)
+
+// Clone is a config repo in a Git working tree.
+type Clone struct {
+	Dir string // of the config repo: its root, or a folder in a larger working tree
+}
+
+// Change is files that come or go together.
+type Change struct {
+	Write   map[string][]byte // by path from the root of the config repo; none of them is there yet
+	Remove  []string
+	Subject string // of the commit
+	Body    string
+}
+
+// Tree returns the working tree as it would be with the change.
+func (c Change) Tree(root *os.Root) validate.Tree {
+	files := maps.Clone(c.Write)
+	if files == nil {
+		files = map[string][]byte{}
+	}
+	for _, name := range c.Remove {
+		files[name] = nil
+	}
+	return overlay{validate.Dir(root), files}
+}
+
+func (c Change) paths() []string {
+	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(c.Write)), c.Remove...)))
+}
+
+// Ready refuses a clone that is none, or whose index holds other changes.
+func (c Clone) Ready(ctx context.Context) error {
+	if _, err := c.git(ctx, "rev-parse", "--is-inside-work-tree"); err != nil {
+		return fmt.Errorf("%s is no Git working tree: %w; give a clone of the config repo with --repo", c.Dir, err)
+	}
+	staged, err := c.git(ctx, "diff", "--cached", "--name-only", "-z")
+	if err != nil {
+		return err
+	}
+	if first, _, _ := strings.Cut(staged, "\x00"); first != "" {
+		return fmt.Errorf("the index of %s holds other changes (%s); commit or unstage them first", c.Dir, first)
+	}
+	return nil
+}
+
+// Commit writes a change and commits it, as a whole or not at all. The change is checked already.
+func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
+	if err := c.Ready(ctx); err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	for _, name := range ch.Remove {
+		if out, err := c.git(ctx, "status", "--porcelain", "-z", "--", name); err != nil {
+			return "", err
+		} else if out != "" {
+			return "", fmt.Errorf("%s has changes that are not committed; commit or drop them first", name)
+		}
+	}
+	paths := ch.paths()
+	before, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD") // "" before the first commit
+	var written []string
+	undo := func() {
+		ctx := context.WithoutCancel(ctx)
+		if now, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD"); now != before {
+			return // it was committed, and interrupted after that
+		}
+		_, _ = c.git(ctx, append([]string{"reset", "--quiet", "--"}, paths...)...)
+		for _, name := range written {
+			_ = root.Remove(name)
+		}
+		if len(ch.Remove) > 0 {
+			_, _ = c.git(ctx, append([]string{"checkout", "--quiet", "HEAD", "--"}, ch.Remove...)...)
+		}
+	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(ch.Write)) {
+		made, err := write(root, name, ch.Write[name])
+		if made {
+			written = append(written, name)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	for _, name := range ch.Remove {
+		if err := root.Remove(name); err != nil {
+			return "", err
+		}
+	}
+	if _, err := c.git(ctx, append([]string{"add", "--"}, paths...)...); err != nil {
+		return "", err
+	}
+	args := []string{"commit", "--quiet", "-m", ch.Subject}
+	if ch.Body != "" {
+		args = append(args, "-m", ch.Body)
+	}
+	if _, err := c.git(ctx, append(append(args, "--"), paths...)...); err != nil {
+		return "", err
+	}
+	hash, err = c.git(context.WithoutCancel(ctx), "rev-parse", "HEAD")
+	return strings.TrimSpace(hash), err
+}
+
+// Push pushes the branch to where it follows.
+func (c Clone) Push(ctx context.Context) error {
+	_, err := c.git(ctx, "push", "--quiet")
+	return err
+}
+
+// Remote reports whether the branch has somewhere to be pushed to.
+func (c Clone) Remote(ctx context.Context) bool {
+	out, err := c.git(ctx, "remote")
+	return err == nil && strings.TrimSpace(out) != ""
+}
+
+// write makes a file that is not there, whole: a reader sees all of it or none. A file of the
+// same content, which an interrupted run left behind, will do.
+func write(root *os.Root, name string, content []byte) (made bool, err error) {
+	old, err := root.ReadFile(name)
+	switch {
+	case err == nil && bytes.Equal(old, content):
+		return true, nil
+	case err == nil:
+		return false, fmt.Errorf("%s is there already; it is not overwritten", name)
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	tmp := path.Join(path.Dir(name), "."+path.Base(name)+".tmp")
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return false, err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = root.Link(tmp, name) // unlike a renaming, it replaces nothing
+	}
+	return err == nil, errors.Join(err, root.Remove(tmp))
+}
+
+// git runs the git command in the clone. Its errors are what it says.
+func (c Clone) git(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = filepath.Clean(c.Dir)
+	cmd.Env = append(os.Environ(), "GIT_LITERAL_PATHSPECS=1")
+	cmd.Stdin = os.Stdin // hooks and signing may ask
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it removes its locks
+	cmd.WaitDelay = 10 * time.Second
+	var out, says bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &says
+	if err := cmd.Run(); err != nil {
+		what := strings.TrimSpace(says.String())
+		if what == "" {
+			what = strings.TrimSpace(out.String())
+		}
+		return "", fmt.Errorf("git %s: %w: %s", args[0], err, what)
+	}
+	return out.String(), nil
+}

@@ -1,0 +1,114 @@
+package show
+
+import (
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// Colour is how a cell looks on a terminal.
+type Colour string
+
+// The colours.
+const (
+	Plain  Colour = ""
+	Green  Colour = "32"
+	Yellow Colour = "33"
+	Red    Colour = "31"
+	Dim    Colour = "2"
+	Bold   Colour = "1"
+)
+
+// Cell is one field of a table. Its text may be of anybody.
+type Cell struct {
+	Text   string
+	Colour Colour
+}
+
+// Table is lines of cells under a heading.
+type Table struct {
+	Heading []string // empty: none
+	Rows    [][]Cell
+}
+
+// Add adds a row of plain cells.
+func (t *Table) Add(cells ...any) {
+	row := make([]Cell, len(cells))
+	for i, c := range cells {
+		switch c := c.(type) {
+		case Cell:
+			row[i] = c
+		case string:
+			row[i] = Cell{Text: c}
+		}
+	}
+	t.Rows = append(t.Rows, row)
+}
+
+const gap = 3 // spaces between columns
+
+// Write writes the table. Empty cells are shown as "-".
+func (t *Table) Write(w io.Writer, colours bool) error {
+	width := make([]int, len(t.Heading))
+	rows := make([][]Cell, 0, len(t.Rows)+1)
+	if len(t.Heading) > 0 {
+		head := make([]Cell, len(t.Heading))
+		for i, h := range t.Heading {
+			head[i] = Cell{h, Bold}
+		}
+		rows = append(rows, head)
+	}
+	for _, r := range t.Rows {
+		clean := make([]Cell, len(r))
+		for i, c := range r {
+			clean[i] = Cell{Text(c.Text), c.Colour}
+			if c.Text == "" {
+				clean[i].Text = "-"
+			}
+		}
+		rows = append(rows, clean)
+	}
+	for _, r := range rows {
+		for i, c := range r {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], utf8.RuneCountInString(c.Text))
+		}
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		for i, c := range r {
+			b.WriteString(Paint(c.Text, c.Colour, colours))
+			if i < len(r)-1 {
+				b.WriteString(strings.Repeat(" ", width[i]+gap-utf8.RuneCountInString(c.Text)))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Paint puts a colour around text that is clean already.
+func Paint(s string, c Colour, colours bool) string {
+	if !colours || c == Plain || s == "" {
+		return s
+	}
+	return "\x1b[" + string(c) + "m" + s + "\x1b[0m"
+}
+
+// Terminal reports whether w is one.
+func Terminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Colours reports whether w wants them: a terminal, and NO_COLOR (https://no-color.org) is
+// not set.
+func Colours(w any) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && Terminal(w)
+}
