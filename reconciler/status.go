@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"reflect"
 	"time"
 
 	"selvedge/internal/atomicfile"
@@ -139,5 +140,5 @@ func saveAccepted(file string, a resolve.Accepted) error {
 }
 
 func same(a, b resolve.Accepted) bool {
-	return maps.Equal(a.Nodes, b.Nodes) && maps.Equal(a.Keys, b.Keys)
+	return maps.Equal(a.Nodes, b.Nodes) && maps.Equal(a.Keys, b.Keys) && reflect.DeepEqual(a.Access, b.Access)
 }

@@ -14,6 +14,8 @@ import (
 type Accepted struct {
 	Nodes map[string]string `json:"nodes"` // node → path of its workspace
 	Keys  map[string]string `json:"keys"`  // public key → node
+	// Access is what directories said of people and joining when they were accepted, by path.
+	Access map[string]*Access `json:"access,omitempty"`
 }
 
 // Config holds the bounds of a Resolver.
@@ -29,8 +31,10 @@ type Config struct {
 // a workspace share.
 type Rendered struct {
 	Node      string
-	Workspace string // path
-	Digest    string // of the canonical bytes
+	Workspace string   // path
+	Digest    string   // of the canonical bytes
+	Apps      []string // names of the apps, sorted; shared
+	Images    []string // that they need, sorted; shared
 
 	head *nodestate.State
 	apps [][]byte
@@ -55,7 +59,9 @@ type Result struct {
 	Nodes    map[string]Rendered
 	Held     map[string]Held
 	Awaiting []string // nodes without an identity, sorted
-	Accepted Accepted // what to give to the next Resolve
+	// Accepted is what to give to the next Resolve. Its Access is also what counts now of every
+	// directory, whether it is of this commit or kept from before.
+	Accepted Accepted
 	Refused  []string // paths of refused workspaces, sorted
 	// Problems are those that resolving found; those of the evaluation are in the fleet.
 	Problems []fleet.Problem
@@ -65,6 +71,8 @@ type Result struct {
 type Resolver struct {
 	cfg  Config
 	memo map[string]*workspace // by path
+
+	access map[string]*declaration // by path
 }
 
 // New returns a resolver that remembers nothing yet.
@@ -90,7 +98,10 @@ func (r *Resolver) Resolve(f *fleet.Fleet, before Accepted) *Result {
 		w.src = src
 		all[path] = w
 	}
-	out := join(all, before)
+	c := newClaims(all, before)
+	a := newAccess(c, f, r.access)
+	out := join(c, a, before)
+	r.access = a.fresh
 	for _, w := range all {
 		w.src = nil
 	}
@@ -130,9 +141,17 @@ func Render(f *fleet.Fleet, node string) (Rendered, error) {
 }
 
 // join puts the workspaces together: who is refused, who holds what, what is said.
-func join(all map[string]*workspace, before Accepted) *Result {
-	c := newClaims(all, before)
+func join(c *claims, a *access, before Accepted) *Result {
+	all := c.all
 	found := c.settle()
+	for a.settle() {
+		found = c.settle() // a directory that is refused claims nothing anew
+	}
+	access := a.problems()
+	for path := range all {
+		found[path] = append(found[path], access[path]...)
+		delete(access, path)
+	}
 
 	out := &Result{
 		Nodes:    make(map[string]Rendered, len(before.Nodes)),
@@ -157,7 +176,12 @@ func join(all map[string]*workspace, before Accepted) *Result {
 			out.Nodes[name] = w.nodes[name]
 		}
 	}
+	for _, elsewhere := range access {
+		out.Problems = append(out.Problems, elsewhere...)
+	}
 	out.Problems = append(out.Problems, c.looseNames()...)
+	out.Accepted.Access = a.settled()
+	out.Problems = append(out.Problems, a.warnings(out.Accepted.Access)...)
 	withKey := map[string]bool{}
 	for key, name := range before.Keys {
 		if _, ok := before.Nodes[name]; ok && c.held(name) {

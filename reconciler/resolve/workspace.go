@@ -103,6 +103,8 @@ type app struct {
 type combo struct {
 	variants []*variant
 	apps     [][]byte // nil if an app differs from node to node
+	names    []string // of the apps
+	images   []string
 	milliCPU int64
 	memory   int64
 	clashes  []clash
@@ -174,7 +176,7 @@ func (r *renderer) run() {
 			r.errorf("node", name, "", "identity.publicKey: %q is mistyped or cut; copy it again from what 'selvedge-edge init' prints", n.Identity.PublicKey)
 			continue
 		}
-		r.nodes[name] = Rendered{Node: name, Workspace: r.path, Digest: nodestate.Digest(buf), head: head, apps: apps}
+		r.nodes[name] = Rendered{Node: name, Workspace: r.path, Digest: nodestate.Digest(buf), Apps: co.names, Images: co.images, head: head, apps: apps}
 	}
 	if len(r.apps) > nodestate.MaxApps {
 		r.errorf("workspace", "", "", "%d apps; at most %d are allowed", len(r.apps), nodestate.MaxApps)
@@ -191,10 +193,17 @@ func newCombo(vs []*variant) *combo {
 	co.clashes = clashes(vs)
 	static := true
 	for _, v := range vs {
+		co.names = append(co.names, v.app.Name)
+		for _, c := range v.app.Containers {
+			co.images = append(co.images, c.Image)
+		}
 		static = static && v.static()
 		co.milliCPU += v.milliCPU
 		co.memory += v.memory
 	}
+	slices.Sort(co.names)
+	slices.Sort(co.images)
+	co.images = slices.Compact(co.images)
 	if static {
 		for _, v := range vs {
 			co.apps = append(co.apps, v.bytes)
