@@ -1,0 +1,373 @@
+package bus
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"selvedge/schema/nodestate"
+)
+
+const (
+	sweepTime = time.Minute     // between looks at who is allowed
+	countTime = 5 * time.Minute // between counts of connections, for events that were lost
+	// doubtTime passes before a node that Git does not list is revoked: the roster of
+	// another hub may be ahead of ours.
+	doubtTime = 3 * time.Second
+	// takeovers of a connection within takeoverTime are no longer a network that changes,
+	// but two machines that take the name from each other.
+	takeovers    = 3
+	takeoverTime = 5 * time.Minute
+)
+
+// connID names a connection to one of the servers.
+type connID struct {
+	server string
+	id     uint64
+}
+
+// connection is one of a node.
+type connection struct {
+	node, key string
+	start     time.Time
+	missed    int       // times that it was not found
+	doubt     time.Time // since when Git does not list it
+}
+
+// presence knows which nodes are connected, from events of all servers.
+type presence struct {
+	b       *Bus
+	changed func(node string, connected bool)
+	doubt   time.Duration
+	recount chan struct{}
+
+	mu     sync.Mutex
+	conns  map[connID]*connection
+	nodes  map[string][]connID    // oldest first
+	taken  map[string][]time.Time // when a node's connection was taken over
+	warned map[string]time.Time
+}
+
+func newPresence(b *Bus) *presence {
+	return &presence{b: b, changed: func(string, bool) {}, doubt: doubtTime, recount: make(chan struct{}, 1),
+		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}}
+}
+
+// again asks for a count, as events may have been lost.
+func (p *presence) again() {
+	select {
+	case p.recount <- struct{}{}:
+	default:
+	}
+}
+
+func (p *presence) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.nodes)
+}
+
+// current returns a node's newest connection.
+func (p *presence) current(node string) (connID, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ids := p.nodes[node]
+	if len(ids) == 0 {
+		return connID{}, false
+	}
+	return ids[len(ids)-1], true
+}
+
+// listen subscribes to what is needed before nodes are let in.
+func (b *Bus) listen(ctx context.Context, l *links) error {
+	p := b.presence
+	b.inbox.presence = p.changed
+	b.inbox.flood = func(node string) {
+		b.log.Warn("a node sends far too much and is cut off", "node", node)
+		p.kickNode(node)
+	}
+	for subject, f := range map[string]nats.MsgHandler{
+		"$SYS.ACCOUNT." + b.keys.accountID + ".CONNECT":    p.connectEvent,
+		"$SYS.ACCOUNT." + b.keys.accountID + ".DISCONNECT": p.disconnectEvent,
+		"$SYS.SERVER.*.SHUTDOWN":                           p.shutdownEvent,
+	} {
+		if _, err := l.sys.Subscribe(subject, f); err != nil {
+			return err
+		}
+	}
+	for _, subject := range []string{"n.*.st", "n.*.ev"} {
+		sub, err := l.reports.Subscribe(subject, func(m *nats.Msg) { b.inbox.take(m.Subject, m.Data) })
+		if err != nil {
+			return err
+		}
+		if err := sub.SetPendingLimits(100_000, 128<<20); err != nil {
+			return err
+		}
+	}
+	for _, nc := range []*nats.Conn{l.sys, l.reports, l.requests} {
+		if err := nc.FlushTimeout(10 * time.Second); err != nil {
+			return err
+		}
+	}
+	if err := b.loadRevoked(ctx, l.sys); err != nil {
+		return err
+	}
+	p.again()
+	return nil
+}
+
+// claimsOf reads what a server has checked.
+func claimsOf(token string) (node, key string, ok bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", "", false
+	}
+	data, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", "", false
+	}
+	var c struct {
+		Sub  string `json:"sub"`
+		Name string `json:"name"`
+		Nats struct {
+			Tags []string `json:"tags"`
+		} `json:"nats"`
+	}
+	if json.Unmarshal(data, &c) != nil || !slices.Contains(c.Nats.Tags, nodeTag) || !nodestate.ValidNode(c.Name) {
+		return "", "", false
+	}
+	return c.Name, c.Sub, true
+}
+
+// nodeTag tells users that are nodes from hubs.
+const nodeTag = "node"
+
+// event is what servers tell of a connection.
+type event struct {
+	Server struct {
+		ID string `json:"id"`
+	} `json:"server"`
+	Client struct {
+		ID    uint64    `json:"id"`
+		Start time.Time `json:"start"`
+		JWT   string    `json:"jwt"`
+	} `json:"client"`
+}
+
+func (p *presence) connectEvent(m *nats.Msg) {
+	var e event
+	if json.Unmarshal(m.Data, &e) != nil {
+		return
+	}
+	if node, key, ok := claimsOf(e.Client.JWT); ok {
+		p.add(connID{e.Server.ID, e.Client.ID}, connection{node: node, key: key, start: e.Client.Start}, true)
+	}
+}
+
+func (p *presence) disconnectEvent(m *nats.Msg) {
+	var e event
+	if json.Unmarshal(m.Data, &e) == nil {
+		p.remove(connID{e.Server.ID, e.Client.ID})
+	}
+}
+
+// shutdownEvent forgets the connections of a server that ends.
+func (p *presence) shutdownEvent(m *nats.Msg) {
+	parts := strings.Split(m.Subject, ".")
+	if len(parts) == 4 {
+		p.removeServer(parts[2])
+	}
+}
+
+func (p *presence) removeServer(id string) {
+	p.mu.Lock()
+	var gone []connID
+	for c := range p.conns {
+		if c.server == id {
+			gone = append(gone, c)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range gone {
+		p.remove(c)
+	}
+}
+
+// add notes a connection. Of two of one node the newer one stays; live says that it was
+// opened just now.
+func (p *presence) add(id connID, c connection, live bool) {
+	if !p.b.cfg.Allowed(c.node, c.key) {
+		c.doubt = time.Now()
+	}
+	p.mu.Lock()
+	if old := p.conns[id]; old != nil {
+		old.missed = 0
+		p.mu.Unlock()
+		return
+	}
+	p.conns[id] = &c
+	ids := append(p.nodes[c.node], id)
+	slices.SortStableFunc(ids, func(x, y connID) int { return p.conns[x].start.Compare(p.conns[y].start) })
+	older := slices.Clone(ids[:len(ids)-1])
+	p.nodes[c.node] = ids
+	twice := live && len(older) > 0 && p.takeover(c.node, time.Now())
+	p.b.inbox.connected(c.node, true)
+	p.mu.Unlock()
+	for _, o := range older {
+		p.kick(o)
+	}
+	if twice {
+		p.b.count.twice.Add(1)
+		p.b.log.Warn("two machines use the key of one node: a clone, or a stolen key", "node", c.node, "key", c.key)
+		p.b.cfg.Twice(c.node)
+	}
+}
+
+// takeover notes one, and tells whether they are too many. It is called with the lock.
+func (p *presence) takeover(node string, now time.Time) bool {
+	kept := slices.DeleteFunc(p.taken[node], func(t time.Time) bool { return now.Sub(t) > takeoverTime })
+	p.taken[node] = append(kept, now)
+	if len(p.taken[node]) < takeovers || now.Sub(p.warned[node]) < takeoverTime {
+		return false
+	}
+	p.warned[node] = now
+	delete(p.taken, node)
+	return true
+}
+
+func (p *presence) remove(id connID) {
+	p.mu.Lock()
+	c := p.conns[id]
+	if c == nil {
+		p.mu.Unlock()
+		return
+	}
+	delete(p.conns, id)
+	ids := slices.DeleteFunc(p.nodes[c.node], func(o connID) bool { return o == id })
+	if len(ids) > 0 {
+		p.nodes[c.node] = ids
+	} else {
+		delete(p.nodes, c.node)
+		p.b.inbox.connected(c.node, false)
+	}
+	p.mu.Unlock()
+	p.b.streams.gone(c.node, id)
+}
+
+// kick ends a connection, whatever its server answers: it may be gone.
+func (p *presence) kick(id connID) {
+	nc := p.b.sys()
+	if nc == nil {
+		return
+	}
+	data, _ := json.Marshal(map[string]uint64{"cid": id.id})
+	p.b.count.kicked.Add(1)
+	if err := nc.Publish("$SYS.REQ.SERVER."+id.server+".KICK", data); err != nil {
+		p.b.log.Debug("end a connection", "error", err)
+	}
+}
+
+func (p *presence) kickNode(node string) {
+	p.mu.Lock()
+	ids := slices.Clone(p.nodes[node])
+	p.mu.Unlock()
+	for _, id := range ids {
+		p.kick(id)
+	}
+}
+
+// run looks after connections until ctx ends.
+func (p *presence) run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	swept, counted := time.Now(), time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.recount:
+			counted = time.Time{}
+		case <-tick.C:
+		}
+		now := time.Now()
+		if now.Sub(counted) >= countTime {
+			p.countAll(ctx)
+			counted = now
+		}
+		if now.Sub(swept) >= sweepTime {
+			p.sweep(now)
+			p.b.keepRevoked(ctx)
+			swept = now
+		}
+		p.settle(ctx, now)
+	}
+}
+
+// sweep looks whether each connection is still allowed.
+func (p *presence) sweep(now time.Time) {
+	p.mu.Lock()
+	all := make(map[connID]connection, len(p.conns))
+	for id, c := range p.conns {
+		all[id] = *c
+	}
+	for node, t := range p.warned {
+		if now.Sub(t) > takeoverTime {
+			delete(p.warned, node)
+		}
+	}
+	for node, ts := range p.taken {
+		if now.Sub(ts[len(ts)-1]) > takeoverTime {
+			delete(p.taken, node)
+		}
+	}
+	p.mu.Unlock()
+	for id, c := range all {
+		if !c.doubt.IsZero() || p.b.cfg.Allowed(c.node, c.key) {
+			continue
+		}
+		p.mu.Lock()
+		if now := p.conns[id]; now != nil {
+			now.doubt = time.Now()
+		}
+		p.mu.Unlock()
+	}
+}
+
+// settle revokes what has been in doubt for long enough.
+func (p *presence) settle(ctx context.Context, now time.Time) {
+	p.mu.Lock()
+	var old []connection
+	for _, c := range p.conns {
+		if !c.doubt.IsZero() && now.Sub(c.doubt) >= p.doubt {
+			old = append(old, *c)
+			c.doubt = time.Time{} // asked again by the next sweep
+		}
+	}
+	p.mu.Unlock()
+	var keys []string
+	for _, c := range old {
+		if !p.b.cfg.Allowed(c.node, c.key) {
+			p.b.log.Warn("a connected node is not in Git: its key is revoked", "node", c.node, "key", c.key)
+			keys = append(keys, c.key)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	if err := p.b.Revoke(ctx, keys...); err != nil && ctx.Err() == nil {
+		p.b.log.Warn("revoke what Git does not list", "error", err)
+	}
+}
+
+func (b *Bus) sys() *nats.Conn {
+	if l := b.link.Load(); l != nil {
+		return l.sys
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package bus
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"time"
+)
+
+// stallTime is how long one side may take nothing of what it is sent.
+const stallTime = 30 * time.Second
+
+// parked is the buffer of a direction in which little happens; while there is more, a bigger
+// one is borrowed.
+const parked = 1024
+
+var busy = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// pair is a node's connection and its continuation to the server.
+type pair struct {
+	t            *tunnel
+	node, server net.Conn
+	known        func() // the node has proven who it is, or is gone
+	once         sync.Once
+}
+
+func (p *pair) close() {
+	p.once.Do(func() {
+		p.node.Close()
+		p.server.Close()
+		p.known()
+		p.t.mu.Lock()
+		if _, ok := p.t.pairs[p]; ok {
+			delete(p.t.pairs, p)
+			p.t.opened.Add(-1)
+		}
+		p.t.mu.Unlock()
+	})
+}
+
+// run passes on until either side ends. reply is what the server said so far.
+func (p *pair) run(reply []byte) {
+	defer p.close()
+	p.node.SetDeadline(time.Now().Add(handshakeTime))
+	if _, err := p.node.Write(reply); err != nil {
+		return
+	}
+	go func() {
+		defer p.close()
+		relay(p.server, p.node)
+	}()
+	if !p.handshake() {
+		return
+	}
+	p.known()
+	p.node.SetDeadline(time.Time{})
+	p.server.SetDeadline(time.Time{})
+	relay(p.node, p.server)
+}
+
+// pong is what a server says first to a client that it knows: until then it answers with INFO
+// or an error only.
+var pong = []byte("PONG\r\n")
+
+// handshake passes on what the server says until it knows the node.
+func (p *pair) handshake() bool {
+	bp := busy.Get().(*[]byte)
+	defer busy.Put(bp)
+	var tail []byte
+	for {
+		n, err := p.server.Read(*bp)
+		if n > 0 {
+			if _, err := p.node.Write((*bp)[:n]); err != nil {
+				return false
+			}
+		}
+		if err != nil {
+			return false
+		}
+		seen := append(tail, (*bp)[:n]...)
+		if bytes.Contains(seen, pong) {
+			return true
+		}
+		tail = bytes.Clone(seen[max(0, len(seen)-len(pong)+1):])
+	}
+}
+
+// relay copies from src to dst until either ends.
+func relay(dst, src net.Conn) {
+	small := make([]byte, parked)
+	for {
+		n, err := src.Read(small)
+		if n > 0 && !write(dst, small[:n]) || err != nil {
+			return
+		}
+		if n == parked && !relayBusy(dst, src) {
+			return
+		}
+	}
+}
+
+// relayBusy copies with a big buffer while there is much.
+func relayBusy(dst, src net.Conn) bool {
+	bp := busy.Get().(*[]byte)
+	defer busy.Put(bp)
+	for {
+		n, err := src.Read(*bp)
+		if n > 0 && !write(dst, (*bp)[:n]) || err != nil {
+			return false
+		}
+		if n < parked {
+			return true
+		}
+	}
+}
+
+func write(dst net.Conn, p []byte) bool {
+	dst.SetWriteDeadline(time.Now().Add(stallTime))
+	_, err := dst.Write(p)
+	return err == nil
+}

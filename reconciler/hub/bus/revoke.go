@@ -1,0 +1,184 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// maxRevoked is how many keys are listed one by one (11,000 fill a message). Beyond it all
+// JWTs so far are revoked, and nodes fetch new ones.
+const maxRevoked = 8000
+
+// revoked is what this hub knows to be revoked: key → Unix time. JWTs that are not newer are
+// refused. The truth is the account's JWT at the servers, which other hubs change, too.
+type revoked struct {
+	update sync.Mutex // one change at a time
+
+	mu   sync.Mutex
+	keys map[string]int64
+}
+
+func (r *revoked) init() { r.keys = map[string]int64{} }
+
+// at returns when a key was revoked, or 0.
+func (r *revoked) at(key string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(r.keys[key], r.keys[jwt.All])
+}
+
+// Revoke drops the connections of these keys, on all servers, and refuses the JWTs that they
+// have. A key that comes back to Git works with a newer JWT.
+func (b *Bus) Revoke(ctx context.Context, publicKeys ...string) error {
+	if len(publicKeys) == 0 {
+		return nil
+	}
+	for _, k := range publicKeys {
+		if !nkeys.IsValidPublicUserKey(k) {
+			return fmt.Errorf("revoke: %q is no public key of a node (U…)", k)
+		}
+	}
+	nc := b.sys()
+	if nc == nil {
+		return ErrNotReady
+	}
+	b.revoked.mu.Lock()
+	now := time.Now().Unix()
+	for _, k := range publicKeys {
+		b.revoked.keys[k] = now
+	}
+	b.revoked.mu.Unlock()
+	b.count.revocations.Add(int64(len(publicKeys)))
+	// What fails is tried again by keepRevoked.
+	if err := b.pushRevoked(ctx, nc, true); err != nil {
+		return fmt.Errorf("revoke %d keys: %w", len(publicKeys), err)
+	}
+	return nil
+}
+
+// loadRevoked learns what the servers know.
+func (b *Bus) loadRevoked(ctx context.Context, nc *nats.Conn) error {
+	a, err := b.lookup(ctx, nc)
+	if err != nil {
+		return fmt.Errorf("read the bus account: %w", err)
+	}
+	b.revoked.mu.Lock()
+	defer b.revoked.mu.Unlock()
+	mergeRevoked(b.revoked.keys, a.Revocations)
+	return nil
+}
+
+// keepRevoked repairs what another hub overwrote at the same time, and prunes.
+func (b *Bus) keepRevoked(ctx context.Context) {
+	if nc := b.sys(); nc != nil {
+		if err := b.pushRevoked(ctx, nc, false); err != nil && ctx.Err() == nil {
+			b.log.Warn("revocations of nodes", "error", err)
+		}
+	}
+}
+
+func mergeRevoked(into, from map[string]int64) {
+	for k, t := range from {
+		into[k] = max(into[k], t)
+	}
+}
+
+// pushRevoked joins ours and theirs, and writes if theirs lacks something, or always.
+func (b *Bus) pushRevoked(ctx context.Context, nc *nats.Conn, always bool) error {
+	b.revoked.update.Lock()
+	defer b.revoked.update.Unlock()
+	a, err := b.lookup(ctx, nc)
+	if err != nil {
+		return err
+	}
+	b.revoked.mu.Lock()
+	mergeRevoked(b.revoked.keys, a.Revocations)
+	prune(b.revoked.keys, time.Now())
+	want := maps.Clone(b.revoked.keys)
+	b.revoked.mu.Unlock()
+	if !always && maps.Equal(want, a.Revocations) {
+		return nil
+	}
+	a.Revocations = want
+	text, err := a.Encode(b.keys.operator)
+	if err != nil {
+		return err
+	}
+	m, err := askServer(ctx, nc, "$SYS.REQ.CLAIMS.UPDATE", []byte(text))
+	if err != nil {
+		return fmt.Errorf("write the bus account: %w", err)
+	}
+	var answer struct {
+		Error *struct {
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return fmt.Errorf("write the bus account: %w", err)
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("write the bus account: %s", answer.Error.Description)
+	}
+	return nil
+}
+
+// prune removes what no JWT is old enough for, and bounds the rest.
+func prune(keys map[string]int64, now time.Time) {
+	old := now.Add(-maxTTL - time.Hour).Unix()
+	maps.DeleteFunc(keys, func(_ string, t int64) bool { return t < old })
+	if len(keys) <= maxRevoked {
+		return
+	}
+	newest := int64(0)
+	for _, t := range keys {
+		newest = max(newest, t)
+	}
+	clear(keys)
+	keys[jwt.All] = newest
+}
+
+// lookup returns the account as the servers have it.
+func (b *Bus) lookup(ctx context.Context, nc *nats.Conn) (*jwt.AccountClaims, error) {
+	m, err := askServer(ctx, nc, "$SYS.REQ.ACCOUNT."+b.keys.accountID+".CLAIMS.LOOKUP", nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Data) == 0 {
+		return nil, errors.New("no server has it; are the servers started with this hub's bus-config?")
+	}
+	a, err := jwt.DecodeAccountClaims(string(m.Data))
+	if err != nil {
+		return nil, err
+	}
+	if a.Subject != b.keys.accountID {
+		return nil, fmt.Errorf("it is another one: %s", a.Subject)
+	}
+	if a.Revocations == nil {
+		a.Revocations = jwt.RevocationList{}
+	}
+	return a, nil
+}
+
+// askServer asks the servers themselves.
+func askServer(ctx context.Context, nc *nats.Conn, subject string, data []byte) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return nc.RequestWithContext(ctx, subject, data)
+}
+
+// afterSecond waits until the second of a revocation is over: a JWT counts in whole seconds,
+// and is refused if it is not newer.
+func afterSecond(revoked func() int64) {
+	for wait := 0; revoked() >= time.Now().Unix() && wait < 3; wait++ {
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 5*time.Millisecond)))
+	}
+}
