@@ -135,6 +135,23 @@ type Grant struct {
 	Hub string
 	Got time.Time     // with a monotonic reading
 	For time.Duration // it holds, from Got
+	// BusFor is how long the bus token holds, which may be longer.
+	BusFor time.Duration
+}
+
+// busLife returns how long a JWT holds by what it says; nothing is believed of it: the hub's
+// bus does not keep a connection longer.
+func busLife(token string) time.Duration {
+	parts := strings.Split(token, ".")
+	var claims struct{ Iat, Exp int64 }
+	if len(parts) != 3 {
+		return 0
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(b, &claims) != nil || claims.Iat <= 0 || claims.Exp <= claims.Iat || claims.Exp-claims.Iat > 366*24*3600 {
+		return 0
+	}
+	return time.Duration(claims.Exp-claims.Iat) * time.Second
 }
 
 // Token proves who this node is. The error is a *Problem.
@@ -155,6 +172,7 @@ func (c *Client) Token(ctx context.Context) (Grant, error) {
 		}
 		g.Got = time.Now()
 		g.For = min(g.Expires.Sub(g.Token.Now), 24*time.Hour)
+		g.BusFor = max(g.For, busLife(g.Bus))
 		switch {
 		case !nodestate.ValidNode(g.Node):
 			return g, &Problem{Hub: hub, Err: fmt.Errorf("it calls this node %.80q, which is no node's name", g.Node)}

@@ -33,6 +33,9 @@ type Error struct {
 
 // Error gives the place, the cause and the next step.
 func (e *Error) Error() string {
+	if e.URL == "" { // nobody was asked
+		return fmt.Sprintf("pull: %v: %v", e.Class, e.Err)
+	}
 	return fmt.Sprintf("pull %s: %v: %v%s", e.URL, e.Class, e.Err, next[e.Class])
 }
 

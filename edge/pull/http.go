@@ -42,7 +42,7 @@ type answer struct {
 
 // get asks for one URL. Answers of 200 and 304 come back, with the body of a 200; all
 // others are errors. wait is how long the server was asked to hold the request.
-func (c *Client) get(ctx context.Context, target string, header http.Header, limit int64, wait time.Duration) (*answer, error) {
+func (c *session) get(ctx context.Context, target string, header http.Header, limit int64, wait time.Duration) (*answer, error) {
 	client, err := c.client()
 	if err != nil {
 		return nil, &Error{URL: target, Class: ErrConfig, Err: err}
@@ -55,7 +55,10 @@ func (c *Client) get(ctx context.Context, target string, header http.Header, lim
 	}
 	req.Header = header.Clone()
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	if c.cfg.CredentialsFile != "" {
+	switch {
+	case c.bearer != "":
+		req.Header.Set("Authorization", "Bearer "+c.bearer)
+	case c.cfg.Access == nil && c.cfg.CredentialsFile != "":
 		auth, err := credentials(c.cfg.CredentialsFile)
 		if err != nil {
 			return nil, &Error{URL: target, Class: ErrConfig, Err: err}
@@ -155,7 +158,9 @@ func (c *Client) client() (*http.Client, error) {
 		return c.http, nil
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: c.cfg.Now}
-	if pem, err := c.caPEM(); err != nil {
+	if c.cfg.TLS != nil {
+		conf = c.cfg.TLS()
+	} else if pem, err := c.caPEM(); err != nil {
 		return nil, err
 	} else if pem != nil {
 		conf.RootCAs = x509.NewCertPool()

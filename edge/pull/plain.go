@@ -22,7 +22,7 @@ const (
 
 // desired pulls from a registry without the tag "signed": manifest, its referrers, their
 // bundles. A state that is signed anew is not noticed by the validator alone.
-func (c *Client) desired(ctx context.Context, repo, etag string) (Result, error) {
+func (c *session) desired(ctx context.Context, repo, etag string) (Result, error) {
 	header := http.Header{"Accept": {nodestate.MediaTypeManifest}}
 	if etag != "" {
 		header.Set("If-None-Match", etag)
@@ -80,7 +80,7 @@ func (c *Client) desired(ctx context.Context, repo, etag string) (Result, error)
 
 // referrers lists the bundles about a manifest, newest first as far as the order tells:
 // by the API, or by the fallback tag of registries that have none (distribution-spec v1.1).
-func (c *Client) referrers(ctx context.Context, repo, digest string) ([]nodestate.Descriptor, error) {
+func (c *session) referrers(ctx context.Context, repo, digest string) ([]nodestate.Descriptor, error) {
 	header := http.Header{"Accept": {mediaTypeIndex}}
 	from := c.base + "/v2/" + repo + "/referrers/" + digest + "?artifactType=" + url.QueryEscape(nodestate.MediaTypeBundle)
 	a, err := c.get(ctx, from, header, maxIndex, 0)
@@ -113,7 +113,7 @@ func (c *Client) referrers(ctx context.Context, repo, digest string) ([]nodestat
 }
 
 // complete returns the signed manifest with everything inlined: as it came if it is so.
-func (c *Client) complete(ctx context.Context, repo, from string, signed []byte) ([]byte, error) {
+func (c *session) complete(ctx context.Context, repo, from string, signed []byte) ([]byte, error) {
 	var outer nodestate.Manifest
 	if err := json.Unmarshal(signed, &outer); err != nil {
 		return nil, broken(from, "manifest: %w", err)
@@ -130,7 +130,7 @@ func (c *Client) complete(ctx context.Context, repo, from string, signed []byte)
 // assemble fetches what the manifest of a signature does not inline and puts it in. Nobody
 // signed that manifest, so it may be written anew; the state's own, which is signed, is
 // put in as it stands, and inlines the state itself.
-func (c *Client) assemble(ctx context.Context, repo, from string, outer nodestate.Manifest) ([]byte, error) {
+func (c *session) assemble(ctx context.Context, repo, from string, outer nodestate.Manifest) ([]byte, error) {
 	if len(outer.Layers) != 1 || outer.Layers[0].MediaType != nodestate.MediaTypeBundle {
 		return nil, broken(from, "manifest: not one of a sigstore bundle")
 	}

@@ -22,6 +22,15 @@ type Config struct {
 	Prefix   string // of all repositories; may be empty
 	Node     string
 
+	// Access, unless nil, tells where and with which token to pull, in place of Registry, Prefix and
+	// CredentialsFile. refused is a token that the registry did not take, or "": give another one.
+	Access func(ctx context.Context, refused string) (Access, error)
+	// TLS, unless nil, is in place of CAFile and CA; the client keeps it for itself.
+	TLS func() *tls.Config
+	// Hold reports whether requests may be held until something changes; nil: always. It is
+	// false while something else tells of changes.
+	Hold func() bool
+
 	CAFile          string // PEM; together with CA in place of the system's certificates
 	CA              []byte // PEM, as root documents carry it
 	CredentialsFile string // mode 0600, one line: user:password, or Bearer and a token; read for each request
@@ -40,6 +49,13 @@ type Config struct {
 	stretch time.Duration // tests shorten it
 }
 
+// Access is where a registry is and what opens it.
+type Access struct {
+	Registry string // https://host[:port]
+	Prefix   string
+	Bearer   string
+}
+
 // Client pulls for one node. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
@@ -55,9 +71,12 @@ var (
 
 // New checks the configuration. It reads no file and dials nothing.
 func New(cfg Config) (*Client, error) {
-	b, err := base(cfg.Registry, cfg.AllowHTTP)
-	if err != nil {
-		return nil, fmt.Errorf("pull: %w", err)
+	b := ""
+	if cfg.Access == nil {
+		var err error
+		if b, err = base(cfg.Registry, cfg.AllowHTTP); err != nil {
+			return nil, fmt.Errorf("pull: %w", err)
+		}
 	}
 	if !nodestate.ValidNode(cfg.Node) {
 		return nil, fmt.Errorf("pull: node %q: want lower-case letters, digits and dashes, at most 63", cfg.Node)
@@ -105,7 +124,16 @@ type Result struct {
 
 // State asks for the newest state. validator is that of the last result, or "".
 func (c *Client) State(ctx context.Context, validator string) (Result, error) {
-	repo := nodestate.NodeRepository(c.cfg.Prefix, c.cfg.Node)
+	return with(ctx, c, func(s *session) (Result, error) { return s.state(ctx, validator) })
+}
+
+// Trust returns all root documents, oldest first.
+func (c *Client) Trust(ctx context.Context) ([][]byte, error) {
+	return with(ctx, c, func(s *session) ([][]byte, error) { return s.trust(ctx) })
+}
+
+func (c *session) state(ctx context.Context, validator string) (Result, error) {
+	repo := nodestate.NodeRepository(c.prefix, c.cfg.Node)
 	etag, plain := strings.CutPrefix(validator, plainValidator)
 	if !plain {
 		r, err := c.signed(ctx, repo, validator)
@@ -123,12 +151,15 @@ func (c *Client) State(ctx context.Context, validator string) (Result, error) {
 }
 
 // signed asks for the tag with everything inlined: the one request of a poll.
-func (c *Client) signed(ctx context.Context, repo, etag string) (Result, error) {
+func (c *session) signed(ctx context.Context, repo, etag string) (Result, error) {
 	header := http.Header{"Accept": {nodestate.MediaTypeManifest}}
 	wait := time.Duration(0)
 	if etag != "" {
 		header.Set("If-None-Match", etag)
-		if wait = c.cfg.Wait; wait > 0 {
+		if c.cfg.Hold == nil || c.cfg.Hold() {
+			wait = c.cfg.Wait
+		}
+		if wait > 0 {
 			header.Set("Prefer", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 		}
 	}
@@ -191,9 +222,8 @@ func saysDigest(url string, a *answer) error {
 	return nil
 }
 
-// Trust returns all root documents, oldest first.
-func (c *Client) Trust(ctx context.Context) ([][]byte, error) {
-	repo := nodestate.TrustRepository(c.cfg.Prefix)
+func (c *session) trust(ctx context.Context) ([][]byte, error) {
+	repo := nodestate.TrustRepository(c.prefix)
 	url := c.manifestURL(repo, nodestate.TagTrust)
 	a, err := c.get(ctx, url, http.Header{"Accept": {nodestate.MediaTypeManifest}}, nodestate.MaxTrustSize, 0)
 	if err != nil {
@@ -230,13 +260,13 @@ func (c *Client) Trust(ctx context.Context) ([][]byte, error) {
 	return docs, nil
 }
 
-func (c *Client) manifestURL(repo, reference string) string {
+func (c *session) manifestURL(repo, reference string) string {
 	return c.base + "/v2/" + repo + "/manifests/" + reference
 }
 
 // content returns what a descriptor names: inlined, or from the registry. Its size and
 // digest are as the descriptor says.
-func (c *Client) content(ctx context.Context, repo, from string, d nodestate.Descriptor, limit int64) ([]byte, error) {
+func (c *session) content(ctx context.Context, repo, from string, d nodestate.Descriptor, limit int64) ([]byte, error) {
 	if !digestRE.MatchString(d.Digest) {
 		return nil, broken(from, "digest %.80q is not a SHA-256", d.Digest)
 	}

@@ -77,6 +77,10 @@ func (u *Uplink) begin(ctx context.Context, m *nats.Msg, id string, window int, 
 	u.answer(m, nil)
 	if !u.start(func() { s.run(work) }) {
 		cancel(nil)
+		u.mu.Lock()
+		delete(u.streams, id)
+		u.mu.Unlock()
+		return
 	}
 	u.enforce() // what was granted above may have been taken away since
 }

@@ -74,6 +74,7 @@ type Uplink struct {
 	hub     string     // the one it is connected to
 	why     string     // there is no connection
 	since   time.Time  // of the one or the other
+	used    auth.Grant // for the connection
 	closing bool       // no more work is begun
 	streams map[string]*stream
 	owed    map[string][]byte // last frames of streams that ended without a connection
@@ -261,6 +262,10 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 			g, err := u.cfg.Tokens.Grant(ctx)
 			if err != nil {
 				u.note(err)
+			} else {
+				u.mu.Lock()
+				u.used = g
+				u.mu.Unlock()
 			}
 			return g.Bus, err
 		}, u.cfg.Sign),
@@ -352,32 +357,21 @@ func (u *Uplink) failed(err error) {
 // waits for a moment without streams, as far as the token lets it.
 func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
 	for {
-		g, ok, _ := u.cfg.Tokens.Last()
+		u.mu.Lock()
+		g := u.used
+		u.mu.Unlock()
+		age, life := time.Since(g.Got), g.BusFor
+		due, last := life*7/10, life*9/10
 		pause := time.Second
-		if ok {
-			age, life := time.Since(g.Got), g.For
-			due := life*7/10 + randv2.N(life/10+1)
-			switch {
-			case age < due:
-				pause = due - age
-			case u.open() == 0 || age > life*9/10:
-				if fresh, err := u.cfg.Tokens.Renewed(ctx, 0.65); err == nil && fresh.Bus != g.Bus {
-					u.endStreams(errors.New("the node's connection is renewed"), func(*stream) bool { return true })
-					for n := 0; n < 20 && u.open() > 0 && ctx.Err() == nil; n++ { // their ends are to arrive
-						select {
-						case <-u.ended:
-						case <-time.After(100 * time.Millisecond):
-						}
-					}
-					conn.FlushTimeout(5 * time.Second)
-					conn.ForceReconnect()
-				} else if err != nil {
-					u.note(err)
-				}
-				pause = max(time.Second, u.cfg.Tokens.Soon())
-			default:
-				pause = life*9/10 - age
-			}
+		switch {
+		case life == 0: // there was no connection yet
+		case age < due:
+			pause = due - age + randv2.N(life/10+1)
+		case u.open() > 0 && age < last:
+			pause = last - age
+		default:
+			u.renew(ctx, conn, g)
+			pause = max(time.Second, u.cfg.Tokens.Soon())
 		}
 		select {
 		case <-ctx.Done():
@@ -386,6 +380,27 @@ func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// renew connects with a newer token than the connection has.
+func (u *Uplink) renew(ctx context.Context, conn *nats.Conn, old auth.Grant) {
+	fresh, err := u.cfg.Tokens.Renewed(ctx, 0.65)
+	if err != nil {
+		u.note(err)
+		return
+	}
+	if fresh.Bus == old.Bus {
+		return
+	}
+	u.endStreams(errors.New("the node's connection is renewed"), func(*stream) bool { return true })
+	for n := 0; n < 20 && u.open() > 0 && ctx.Err() == nil; n++ { // their ends are to arrive
+		select {
+		case <-u.ended:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	conn.FlushTimeout(5 * time.Second)
+	conn.ForceReconnect()
 }
 
 func (u *Uplink) open() int {
