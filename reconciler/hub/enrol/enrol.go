@@ -1,0 +1,145 @@
+package enrol
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"selvedge/schema/roster"
+	"selvedge/schema/wire"
+)
+
+// Lifetimes and bounds.
+const (
+	busLife     = 24 * time.Hour
+	bearerLife  = time.Hour
+	nonceLife   = time.Minute
+	pendingLife = 7 * 24 * time.Hour
+	tokenLife   = 24 * time.Hour // of join tokens, at most
+	maxPending  = 10000
+	maxTokens   = 1000 // join tokens made at once
+)
+
+// Config configures an Enrol.
+type Config struct {
+	Hub    []string // URLs that nodes may dial: https://host[:port]
+	Signer func() nkeys.KeyPair
+	// Bucket opens a bucket that all hubs share; values are gone after ttl.
+	Bucket   func(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error)
+	BusToken func(node, publicKey string, ttl time.Duration) (string, error)
+
+	// What Git says now.
+	Node  func(publicKey string) (name string, ok bool)
+	Named func(name string) (publicKey string, ok bool)
+	Guide func(key string) (g roster.Guide, nodes int, ok bool)
+
+	Images []string // hosts of registries that the hub passes on
+	Prefix func() string
+	Trust  func(ctx context.Context) ([][]byte, error) // the root documents
+
+	Rejected func(event string, attrs ...any) // for the audit; bounded: what is too much is counted only
+	// Source tells where a request comes from; nil: from its peer. A hub behind a proxy says it here.
+	Source func(*http.Request) netip.Addr
+	Rate   Rate
+	Log    *slog.Logger     // nil: slog.Default()
+	Now    func() time.Time // nil: time.Now
+}
+
+// Rate bounds the requests a second.
+type Rate struct {
+	All    int // 0 means 1,000; bursts are five times as large
+	Source int // of an IPv4 address or an IPv6 /64; 0 means 100; bursts are twenty times as large: a site that gets its power back
+}
+
+// Enrol lets nodes in. It is safe for concurrent use.
+type Enrol struct {
+	c       Config
+	log     *slog.Logger
+	hubs    []string
+	limits  *limits
+	rejects *rejects
+	nonces  nonces
+	trust   trustCache
+	pending pending
+
+	mu     sync.Mutex
+	tokens jetstream.KeyValue // of join tokens; nil: not opened yet
+}
+
+// New checks nothing and dials nobody. A hub also has to call Run.
+func New(c Config) *Enrol {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Prefix == nil {
+		c.Prefix = func() string { return "" }
+	}
+	if c.Source == nil {
+		c.Source = peer
+	}
+	e := &Enrol{c: c, log: c.Log, limits: newLimits(c.Rate, c.Now), rejects: newRejects(c), hubs: spellings(c.Hub)}
+	e.pending = pending{now: c.Now, known: e.known, byKey: map[string]request{}, grown: make(chan struct{})}
+	return e
+}
+
+// spellings adds to each URL how else it may be written: with or without the usual port.
+func spellings(urls []string) []string {
+	var all []string
+	for _, text := range urls {
+		u, err := url.Parse(strings.TrimRight(text, "/"))
+		if err != nil || u.Host == "" {
+			continue // the flags are checked where they are read
+		}
+		scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+		port := map[string]string{"https": ":443", "http": ":80"}[scheme]
+		all = append(all, scheme+"://"+host)
+		if bare, ok := strings.CutSuffix(host, port); ok && port != "" {
+			all = append(all, scheme+"://"+bare)
+		} else if u.Port() == "" {
+			all = append(all, scheme+"://"+host+port)
+		}
+	}
+	return all
+}
+
+// Handler serves wire.PathNonce, PathToken, PathJoin and PathTrust.
+func (e *Enrol) Handler() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET "+wire.PathNonce, e.bounded(e.serveNonce))
+	m.HandleFunc("POST "+wire.PathToken, e.bounded(e.serveToken))
+	m.HandleFunc("POST "+wire.PathJoin, e.bounded(e.serveJoin))
+	m.HandleFunc("GET "+wire.PathTrust, e.bounded(e.serveTrust))
+	return m
+}
+
+// known tells whose key it is by Git.
+func (e *Enrol) known(publicKey string) (node string, ok bool) {
+	node, ok = e.c.Node(publicKey)
+	return node, ok && node != ""
+}
+
+// verify checks a signature of a node over a message that names one of the hub's URLs.
+func (e *Enrol) verify(publicKey string, signature []byte, message func(hub string) []byte) error {
+	key, err := nkeys.FromPublicKey(publicKey)
+	if err != nil {
+		return fmt.Errorf("public key: %w", err)
+	}
+	for _, hub := range e.hubs {
+		if key.Verify(message(hub), signature) == nil {
+			return nil
+		}
+	}
+	return errSignature
+}

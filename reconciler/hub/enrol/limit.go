@@ -1,0 +1,128 @@
+package enrol
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxSources   = 10000 // remembered; what is more shares one limit
+	rejectsRate  = 20    // a second into the audit
+	rejectsBurst = 2000
+)
+
+// limits bounds how often is asked, by each source and by all together.
+type limits struct {
+	now    func() time.Time
+	all    *rate.Limiter
+	source rate.Limit
+	burst  int
+	others *rate.Limiter // of sources that are too many
+
+	mu      sync.Mutex
+	sources map[netip.Prefix]*rate.Limiter
+	swept   time.Time
+}
+
+func newLimits(r Rate, now func() time.Time) *limits {
+	if r.All <= 0 {
+		r.All = 1000
+	}
+	if r.Source <= 0 {
+		r.Source = 100
+	}
+	l := &limits{now: now, all: rate.NewLimiter(rate.Limit(r.All), 5*r.All), source: rate.Limit(r.Source), burst: 20 * r.Source, sources: map[netip.Prefix]*rate.Limiter{}}
+	l.others = rate.NewLimiter(l.source, l.burst)
+	return l
+}
+
+// take returns 0, or how long to wait before asking again. A source that asks too often
+// takes nothing from the others.
+func (l *limits) take(a netip.Addr) time.Duration {
+	now := l.now()
+	for _, limit := range []*rate.Limiter{l.of(a, now), l.all} {
+		r := limit.ReserveN(now, 1)
+		if d := r.DelayFrom(now); d > 0 {
+			r.CancelAt(now)
+			return d
+		}
+	}
+	return 0
+}
+
+func (l *limits) of(a netip.Addr, now time.Time) *rate.Limiter {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return l.others
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sources[p]
+	if s != nil {
+		return s
+	}
+	if len(l.sources) >= maxSources && !now.Before(l.swept.Add(time.Second)) {
+		l.swept = now
+		for p, s := range l.sources {
+			if s.TokensAt(now) >= float64(l.burst) { // as good as new
+				delete(l.sources, p)
+			}
+		}
+	}
+	if len(l.sources) >= maxSources {
+		return l.others
+	}
+	s = rate.NewLimiter(l.source, l.burst)
+	l.sources[p] = s
+	return s
+}
+
+// peer is where a connection comes from.
+func peer(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr()
+}
+
+// rejects writes what was refused to the audit, as fast as a disk should be written by strangers.
+type rejects struct {
+	c     Config
+	limit *rate.Limiter
+
+	mu      sync.Mutex
+	dropped int
+}
+
+func newRejects(c Config) *rejects {
+	return &rejects{c: c, limit: rate.NewLimiter(rejectsRate, rejectsBurst)}
+}
+
+func (j *rejects) add(r *http.Request, event string, attrs ...any) {
+	attrs = append(attrs, "address", j.c.Source(r).String())
+	j.mu.Lock()
+	if !j.limit.AllowN(j.c.Now(), 1) {
+		j.dropped++
+		j.mu.Unlock()
+		return
+	}
+	if j.dropped > 0 {
+		attrs = append(attrs, "dropped", j.dropped) // events before this one that nobody wrote down
+		j.dropped = 0
+	}
+	j.mu.Unlock()
+	j.c.Log.Warn("refused", append([]any{"event", event}, attrs...)...)
+	if j.c.Rejected != nil {
+		j.c.Rejected(event, attrs...)
+	}
+}

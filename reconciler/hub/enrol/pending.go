@@ -1,0 +1,333 @@
+package enrol
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"selvedge/schema/hubapi"
+)
+
+const (
+	pendingBucket = "pending"
+	keyPrefix     = "key."  // and the public key: a request
+	codePrefix    = "code." // and the code: the public key, so that no code is given twice
+	sweepEvery    = 10 * time.Second
+	rewatch       = 2 * time.Second // after an error
+)
+
+// codeLetters are hard to mistake for each other, and make no words.
+const codeLetters = "23456789BCDFGHJKMNPQRSTVWXYZ"
+
+// newCode makes a code such as 7KQ2-M9XD.
+func newCode() string {
+	b := make([]byte, 0, 9)
+	var one [1]byte
+	for len(b) < 9 {
+		if len(b) == 4 {
+			b = append(b, '-')
+		}
+		rand.Read(one[:])
+		if n := int(one[0]); n < 256/len(codeLetters)*len(codeLetters) { // all letters alike
+			b = append(b, codeLetters[n%len(codeLetters)])
+		}
+	}
+	return string(b)
+}
+
+// request is what is kept of a node that waits.
+type request struct {
+	hubapi.Pending
+	Token string `json:"token"` // SHA-256 of the join token
+
+	revision uint64
+}
+
+// pending is the bucket of requests and a copy of it that follows. Revisions are in one order
+// for all hubs, so all agree on who came first.
+type pending struct {
+	now   func() time.Time
+	known func(publicKey string) (node string, ok bool)
+
+	mu    sync.Mutex
+	kv    jetstream.KeyValue // nil: not open yet
+	ready bool               // the copy is whole
+	byKey map[string]request
+	seen  uint64        // revision up to which the copy goes
+	grown chan struct{} // closed when seen grows
+}
+
+var errNotReady = errors.New("what is pending is not known yet")
+
+// Run follows what is pending and removes what is done with, until ctx ends.
+func (e *Enrol) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := e.follow(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("follow what is pending", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rewatch):
+		}
+	}
+	return nil
+}
+
+func (e *Enrol) follow(ctx context.Context) error {
+	kv, err := e.c.Bucket(ctx, pendingBucket, pendingLife)
+	if err != nil {
+		return err
+	}
+	w, err := kv.Watch(ctx, keyPrefix+">")
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	p := &e.pending
+	p.start(kv)
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case u, ok := <-w.Updates():
+			if !ok {
+				return errors.New("the watch ended")
+			}
+			p.apply(u)
+		case <-tick.C:
+			e.sweep(ctx)
+		}
+	}
+}
+
+func (p *pending) start(kv jetstream.KeyValue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kv, p.ready, p.byKey = kv, false, map[string]request{}
+}
+
+// apply takes an update; nil says that all there was has come.
+func (p *pending) apply(u jetstream.KeyValueEntry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u == nil {
+		p.ready = true
+	} else {
+		key := strings.TrimPrefix(u.Key(), keyPrefix)
+		var r request
+		if u.Operation() != jetstream.KeyValuePut || json.Unmarshal(u.Value(), &r) != nil || r.PublicKey != key {
+			delete(p.byKey, key)
+		} else {
+			r.revision = u.Revision()
+			p.byKey[key] = r
+		}
+		p.seen = u.Revision()
+	}
+	close(p.grown)
+	p.grown = make(chan struct{})
+}
+
+// live tells whether a request still waits.
+func (p *pending) live(r request, now time.Time) bool {
+	_, done := p.known(r.PublicKey)
+	return !done && now.Before(r.Expires)
+}
+
+// code returns the code under which a key waits.
+func (p *pending) code(publicKey string) (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r, ok := p.byKey[publicKey]
+	return r.Code, ok && p.live(r, p.now())
+}
+
+// of returns the request of a key.
+func (p *pending) of(publicKey string) (request, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ready {
+		return request{}, false, errNotReady
+	}
+	r, ok := p.byKey[publicKey]
+	return r, ok && p.live(r, p.now()), nil
+}
+
+// add writes a request and returns its code; errFull if there are room, or maxPending, before it.
+// It is written first and counted then, by the order of revisions: so the bound holds for
+// all hubs together.
+func (p *pending) add(ctx context.Context, r request, room int) (string, error) {
+	p.mu.Lock()
+	kv, n := p.kv, len(p.byKey)
+	p.mu.Unlock()
+	if n >= maxPending {
+		return "", errFull
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "", err
+	}
+	if _, err := kv.Create(ctx, codePrefix+r.Code, []byte(r.PublicKey)); err != nil {
+		return "", fmt.Errorf("take code: %w", err)
+	}
+	revision, err := kv.Create(ctx, keyPrefix+r.PublicKey, b)
+	if err != nil {
+		err = errors.Join(err, kv.Purge(ctx, codePrefix+r.Code))
+		if wrongRevision(err) { // it asked twice at once
+			return p.other(ctx, kv, r.PublicKey)
+		}
+		return "", fmt.Errorf("write request: %w", err)
+	}
+	if err := p.await(ctx, revision); err != nil {
+		return "", err
+	}
+	if p.over(r, revision, room) {
+		return "", errors.Join(errFull, p.remove(ctx, r))
+	}
+	return r.Code, nil
+}
+
+func (p *pending) other(ctx context.Context, kv jetstream.KeyValue, publicKey string) (string, error) {
+	v, err := kv.Get(ctx, keyPrefix+publicKey)
+	if err != nil {
+		return "", err
+	}
+	var r request
+	err = json.Unmarshal(v.Value(), &r)
+	return r.Code, err
+}
+
+// await returns when the copy goes up to a revision.
+func (p *pending) await(ctx context.Context, revision uint64) error {
+	for {
+		p.mu.Lock()
+		seen, grown := p.seen, p.grown
+		p.mu.Unlock()
+		if seen >= revision {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// over tells whether as many as there is room for came before.
+func (p *pending) over(r request, revision uint64, room int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	all, same := 0, 0
+	for _, o := range p.byKey {
+		if o.revision >= revision || !p.live(o, now) {
+			continue
+		}
+		all++
+		if o.Guide == r.Guide {
+			same++
+		}
+	}
+	return all >= maxPending || room > 0 && same >= room
+}
+
+func (p *pending) remove(ctx context.Context, r request) error {
+	p.mu.Lock()
+	kv := p.kv
+	p.mu.Unlock()
+	return errors.Join(kv.Purge(ctx, keyPrefix+r.PublicKey), kv.Purge(ctx, codePrefix+r.Code))
+}
+
+// list returns those that wait and those that are done with, oldest first.
+func (p *pending) list() (waiting, done []request, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ready {
+		return nil, nil, errNotReady
+	}
+	now := p.now()
+	for _, r := range p.byKey {
+		if p.live(r, now) {
+			waiting = append(waiting, r)
+		} else {
+			done = append(done, r)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b request) int { return cmp.Compare(a.revision, b.revision) })
+	return waiting, done, nil
+}
+
+// sweep removes what Git lists by now, and what has expired.
+func (e *Enrol) sweep(ctx context.Context) {
+	_, done, err := e.pending.list()
+	if err != nil {
+		return
+	}
+	for _, r := range done {
+		err := e.spend(ctx, r.Token) // it must not bring the request back
+		if err == nil {
+			err = e.pending.remove(ctx, r)
+		}
+		if err != nil {
+			e.log.Warn("remove a request that is done with", "code", r.Code, "error", err)
+			return
+		}
+	}
+}
+
+// Pending returns the nodes that wait for approval, oldest first.
+func (e *Enrol) Pending(context.Context) ([]hubapi.Pending, error) {
+	waiting, _, err := e.pending.list()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]hubapi.Pending, len(waiting))
+	for i, r := range waiting {
+		all[i] = r.Pending
+	}
+	return all, nil
+}
+
+// Drop forgets a pending request; its join token lets nobody in any more. ErrNotFound: there
+// is none of that code.
+func (e *Enrol) Drop(ctx context.Context, code string) error {
+	waiting, _, err := e.pending.list()
+	if err != nil {
+		return err
+	}
+	code = strings.ToUpper(strings.TrimSpace(code))
+	for _, r := range waiting {
+		if r.Code != code {
+			continue
+		}
+		if err := e.spend(ctx, r.Token); err != nil {
+			return fmt.Errorf("drop %s: %w", code, err)
+		}
+		if err := e.pending.remove(ctx, r); err != nil {
+			return fmt.Errorf("drop %s: %w", code, err)
+		}
+		e.pending.forget(r)
+		return nil
+	}
+	return fmt.Errorf("%w: nothing is pending as %s", ErrNotFound, code)
+}
+
+// forget takes a request out of the copy before the bucket tells.
+func (p *pending) forget(r request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byKey[r.PublicKey].revision == r.revision {
+		delete(p.byKey, r.PublicKey)
+	}
+}
