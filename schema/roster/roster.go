@@ -23,8 +23,10 @@ const MaxEvent = 8 << 20
 type Event struct {
 	Reset bool `json:"reset,omitempty"` // what was known before is void: the stream begins
 	// More: others follow that belong to the same change; apply them together.
-	More    bool            `json:"more,omitempty"`
-	Fleet   *Fleet          `json:"fleet,omitempty"` // in place of the one before
+	More bool `json:"more,omitempty"`
+	// Fleet is in place of the one before. If one change has several of them, what is in the maps
+	// and lists of a later one belongs to the first.
+	Fleet   *Fleet          `json:"fleet,omitempty"`
 	Nodes   map[string]Node `json:"nodes,omitempty"` // new or changed
 	Removed []string        `json:"removed,omitempty"`
 	// Changes are commits that took effect, oldest first; after Reset the latest few.
@@ -65,7 +67,8 @@ type Scope struct {
 // Identity is a person or service. Identities may be declared at any scope; names are
 // unique in the platform.
 type Identity struct {
-	Kind   string           `json:"kind"` // user or service
+	Kind   string           `json:"kind"`            // user or service
+	Scope  string           `json:"scope,omitempty"` // that declares it: it counts there and below, and so do its tokens
 	Groups []string         `json:"groups,omitempty"`
 	Tokens map[string]Token `json:"tokens,omitempty"` // API tokens, by name
 }
@@ -123,6 +126,8 @@ type Change struct {
 	At      time.Time        `json:"at"`              // when it took effect
 	Nodes   map[string]int64 `json:"nodes,omitempty"` // touched, with their new generation; at most 100,000
 	Removed []string         `json:"removed,omitempty"`
+	// Count is how many nodes it touched or removed; of old changes, the names are forgotten.
+	Count int `json:"count,omitempty"`
 }
 
 // Problem is a finding about the repo, as people read it.
