@@ -1,17 +1,26 @@
 package registry
 
 import (
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
+	"sync"
 
+	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
 )
+
+// maxRequests is how many requests of a node may run at once; containerd fetches the layers
+// of an image side by side.
+const maxRequests = 64
 
 // Config configures a Registry.
 type Config struct {
 	States http.RoundTripper // to the reconciler's store
-	Base   *url.URL          // of it, to use with States; its path is that of /v2/'s parent
+	Base   *url.URL          // of it, to use with States; /v2/ is below its path
 	Prefix func() string     // of the repositories of states and trust
 	Images []Upstream
 	// Node tells who asks; an error: nobody who may.
@@ -19,21 +28,148 @@ type Config struct {
 	Log  *slog.Logger // nil: slog.Default()
 }
 
-// Upstream is a registry of images that the hub passes on.
-type Upstream struct {
-	Host            string // as images name it, host[:port]
-	URL             string // where it is; empty: https://Host
-	CA              string // PEM file; empty: the system's
-	CredentialsFile string // a docker config file; empty: anonymous
-	PlainHTTP       bool   // on loopback only
+// Registry is an http.Handler for /v2/. It is safe for concurrent use.
+type Registry struct {
+	c         Config
+	upstreams map[string]*upstream // by Host
+	manifests *manifests
+
+	mu      sync.Mutex
+	running map[string]int // requests, by node
 }
 
-// Registry is an http.Handler for /v2/. It is safe for concurrent use.
-type Registry struct{ c Config }
-
 // New checks the configuration; it does not dial.
-func New(c Config) (*Registry, error) { return &Registry{c}, nil }
+func New(c Config) (*Registry, error) {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Prefix == nil {
+		c.Prefix = func() string { return "" }
+	}
+	if c.States == nil || c.Base == nil || c.Node == nil {
+		return nil, fmt.Errorf("registry: where states are, and who nodes are, must be given")
+	}
+	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), running: map[string]int{}}
+	for _, u := range c.Images {
+		up, err := newUpstream(u)
+		if err != nil {
+			return nil, fmt.Errorf("images of registry %q: %w", u.Host, err)
+		}
+		if r.upstreams[u.Host] != nil {
+			return nil, fmt.Errorf("images of registry %q: given twice", u.Host)
+		}
+		r.upstreams[u.Host] = up
+	}
+	return r, nil
+}
 
-func (r *Registry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "not yet", http.StatusServiceUnavailable)
+// fault is an answer of the distribution spec's error form.
+type fault struct {
+	status        int
+	code, message string
+}
+
+var (
+	faultNobody   = fault{http.StatusUnauthorized, "UNAUTHORIZED", "not a node of the fleet, or its token has expired"}
+	faultReadOnly = fault{http.StatusMethodNotAllowed, "UNSUPPORTED", "read only"}
+	faultBusy     = fault{http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests of this node at once"}
+	faultName     = fault{http.StatusNotFound, "NAME_UNKNOWN", "no such repository for this node"}
+	faultManifest = fault{http.StatusNotFound, "MANIFEST_UNKNOWN", "no such manifest for this node"}
+	faultBlob     = fault{http.StatusNotFound, "BLOB_UNKNOWN", "no such blob for this node"}
+	faultStates   = fault{http.StatusBadGateway, "UNKNOWN", "the store of states does not answer"}
+	faultUpstream = fault{http.StatusBadGateway, "UNKNOWN", "the registry behind the hub does not give it"}
+)
+
+func (f *fault) write(w http.ResponseWriter) {
+	type one struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	b, err := json.Marshal(map[string][]one{"errors": {{f.code, f.message}}})
+	if err != nil {
+		b = []byte(`{"errors":[]}`)
+	}
+	h := w.Header()
+	for _, k := range []string{"Content-Length", "Docker-Content-Digest", "Etag"} { // of what was not served after all
+		h.Del(k)
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	switch f.status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Basic realm="selvedge-hub"`)
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", "GET, HEAD")
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(f.status)
+	w.Write(b)
+}
+
+func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if f := r.serve(w, q); f != nil {
+		f.write(w)
+	}
+}
+
+func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
+	name, node, err := r.c.Node(q)
+	if err != nil || !nodestate.ValidNode(name) {
+		return &faultNobody
+	}
+	if q.Method != http.MethodGet && q.Method != http.MethodHead {
+		return &faultReadOnly
+	}
+	if q.URL.EscapedPath() == "/v2/" {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Write([]byte("{}"))
+		return nil
+	}
+	p, ok := parsePath(q.URL)
+	if !ok {
+		return &faultName
+	}
+	if !r.begin(name) {
+		return &faultBusy
+	}
+	defer r.end(name)
+	if q.URL.Query().Has("ns") {
+		return r.image(w, q, p, node)
+	}
+	prefix := r.c.Prefix()
+	if p.repository != nodestate.NodeRepository(prefix, name) && p.repository != nodestate.TrustRepository(prefix) {
+		return &faultName
+	}
+	return r.state(w, q, name)
+}
+
+func (r *Registry) begin(node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[node] >= maxRequests {
+		return false
+	}
+	r.running[node]++
+	return true
+}
+
+func (r *Registry) end(node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[node]--; r.running[node] == 0 {
+		delete(r.running, node)
+	}
+}
+
+// host is the registry that an image is asked of, "" if it is not clear.
+func host(u *url.URL) string {
+	ns := u.Query()["ns"]
+	if len(ns) != 1 {
+		return ""
+	}
+	return strings.ToLower(ns[0])
 }
