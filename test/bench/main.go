@@ -41,6 +41,7 @@ func benchmarks() []benchmark {
 		{"publish", "commit to published states, beside cue vet -c", publishing},
 		{"sign", "signed states a second, beside a registry and the cosign command", signing},
 		{"start", "push to a container that answers, beside ctr run and nerdctl run", starting},
+		{"fleet", "the hub with a fleet connected: memory, notices, pages, a log", connecting},
 		{"idle", "memory of an idle node", idling},
 	}
 }

@@ -32,7 +32,7 @@ type platform struct {
 
 // newPlatform makes a repo of what write puts into the clone.
 func newPlatform(ctx context.Context, b *bench, write func(dir string) error) (*platform, error) {
-	for _, name := range []string{"selvedge", "selvedge-reconciler", "selvedge-edge"} {
+	for _, name := range []string{"selvedge", "selvedge-reconciler", "selvedge-hub", "selvedge-edge"} {
 		if p := filepath.Join(b.bin, name); !executable(p) {
 			return nil, fmt.Errorf("%s is missing: run make build", p)
 		}
