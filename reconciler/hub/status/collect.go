@@ -1,0 +1,148 @@
+package status
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"selvedge/schema/hubapi"
+)
+
+// counters are what the store counts itself.
+type counters struct {
+	reports, events prometheus.Counter
+	dropped         *prometheus.CounterVec
+	watchers        prometheus.Gauge
+}
+
+func (c *counters) init() {
+	c.reports = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_reports_total", Help: "Statuses of nodes taken."})
+	c.events = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_events_total", Help: "Events of nodes taken."})
+	c.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_fleet_reports_dropped_total", Help: "Statuses and events of nodes dropped."}, []string{"reason"})
+	for _, r := range []string{"unlisted", "flood", "oversized", "foreign", "malformed", "old", "full"} {
+		c.dropped.WithLabelValues(r)
+	}
+	c.watchers = prometheus.NewGauge(prometheus.GaugeOpts{Name: "selvedge_fleet_watchers", Help: "Readers of live updates."})
+}
+
+func (c *counters) drop(reason string) { c.dropped.WithLabelValues(reason).Inc() }
+
+// Bounds of labels that come from Git or nodes.
+const (
+	labelWorkspaces = 100 // the largest; the rest is "other"
+	labelConditions = 50
+)
+
+var (
+	nodesDesc     = prometheus.NewDesc("selvedge_fleet_nodes", "Nodes in Git, by status.", []string{"status"}, nil)
+	convergedDesc = prometheus.NewDesc("selvedge_fleet_nodes_converged", "Nodes that run the newest state, as far as they were heard.", nil, nil)
+	connectedDesc = prometheus.NewDesc("selvedge_fleet_nodes_connected", "Nodes with a live connection.", nil, nil)
+	conditionDesc = prometheus.NewDesc("selvedge_fleet_nodes_by_condition", "Nodes with a condition.", []string{"condition"}, nil)
+	lagDesc       = prometheus.NewDesc("selvedge_fleet_generation_lag_seconds", "The longest time that a node that reports has not run the generation wanted.", nil, nil)
+	instancesDesc = prometheus.NewDesc("selvedge_fleet_instances", "Containers on nodes that report, by state.", []string{"state"}, nil)
+	restartsDesc  = prometheus.NewDesc("selvedge_fleet_instance_restarts", "Restarts of the containers that there are.", nil, nil)
+	storedDesc    = prometheus.NewDesc("selvedge_fleet_events_stored", "Events kept.", nil, nil)
+	spaceDesc     = prometheus.NewDesc("selvedge_fleet_workspace_nodes", "Nodes of the largest workspaces, by status; the rest is other.", []string{"workspace", "status"}, nil)
+	spaceConvDesc = prometheus.NewDesc("selvedge_fleet_workspace_nodes_converged", "Nodes of the largest workspaces that run the newest state; the rest is other.", []string{"workspace"}, nil)
+)
+
+// Collectors are the metrics of the fleet. No label names a node.
+func (s *Store) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.counts.reports, s.counts.events, s.counts.dropped, s.counts.watchers, collector{s}}
+}
+
+type collector struct{ s *Store }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{nodesDesc, convergedDesc, connectedDesc, conditionDesc, lagDesc, instancesDesc, restartsDesc, storedDesc, spaceDesc, spaceConvDesc} {
+		to <- d
+	}
+}
+
+var readinesses = []hubapi.Readiness{hubapi.Ready, hubapi.NotReady, hubapi.Unknown, hubapi.Waiting}
+
+// states of containers; what nodes call otherwise is "other".
+var states = []string{"absent", "created", "running", "paused", "exited", "lost"}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	s := c.s
+	sum := s.Summary(nil)
+	instances := map[string]int{"other": 0}
+	var restarts, connected, stored int
+	var lag time.Duration
+	s.mu.RLock()
+	now := s.now()
+	for _, r := range s.order {
+		if r.connected {
+			connected++
+		}
+		if r.report == nil || r.ready == hubapi.Unknown || r.ready == hubapi.Waiting {
+			continue
+		}
+		restarts += r.restarts
+		if !r.converged && r.want.Generation > 0 {
+			lag = max(lag, now.Sub(r.wantSince))
+		}
+		for i := range r.report.Apps {
+			for j := range r.report.Apps[i].Containers {
+				state := r.report.Apps[i].Containers[j].State
+				if !slices.Contains(states, state) {
+					state = "other"
+				}
+				instances[state]++
+			}
+		}
+	}
+	stored = s.journal.live
+	s.mu.RUnlock()
+
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, r := range readinesses {
+		gauge(nodesDesc, float64(sum.Status[r]), string(r))
+	}
+	gauge(convergedDesc, float64(sum.Converged))
+	gauge(connectedDesc, float64(connected))
+	gauge(lagDesc, lag.Seconds())
+	gauge(restartsDesc, float64(restarts))
+	gauge(storedDesc, float64(stored))
+	for _, st := range append(states[:len(states):len(states)], "other") {
+		gauge(instancesDesc, float64(instances[st]), st)
+	}
+	types := make([]string, 0, len(sum.Conditions))
+	for t := range sum.Conditions {
+		types = append(types, t)
+	}
+	slices.SortFunc(types, func(a, b string) int { return cmp.Or(sum.Conditions[b]-sum.Conditions[a], cmp.Compare(a, b)) })
+	for _, t := range types[:min(len(types), labelConditions)] {
+		gauge(conditionDesc, float64(sum.Conditions[t]), t)
+	}
+	c.workspaces(sum.Workspaces, gauge)
+}
+
+func (c collector) workspaces(list []hubapi.WorkspaceSummary, gauge func(*prometheus.Desc, float64, ...string)) {
+	if len(list) > labelWorkspaces {
+		slices.SortFunc(list, func(a, b hubapi.WorkspaceSummary) int {
+			return cmp.Or(b.Nodes-a.Nodes, cmp.Compare(a.Path, b.Path))
+		})
+		other := hubapi.WorkspaceSummary{Path: "other", Status: map[hubapi.Readiness]int{}}
+		for _, w := range list[labelWorkspaces:] {
+			other.Converged += w.Converged
+			for k, n := range w.Status {
+				other.Status[k] += n
+			}
+		}
+		list = append(list[:labelWorkspaces:labelWorkspaces], other)
+	}
+	for _, w := range list {
+		for _, r := range readinesses {
+			gauge(spaceDesc, float64(w.Status[r]), w.Path, string(r))
+		}
+		gauge(spaceConvDesc, float64(w.Converged), w.Path)
+	}
+}
