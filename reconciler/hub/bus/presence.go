@@ -268,7 +268,8 @@ func (p *presence) kick(id connID) {
 	}
 	data, _ := json.Marshal(map[string]uint64{"cid": id.id})
 	p.b.count.kicked.Add(1)
-	if err := nc.Publish("$SYS.REQ.SERVER."+id.server+".KICK", data); err != nil {
+	// servers ignore what wants no answer
+	if err := nc.PublishRequest("$SYS.REQ.SERVER."+id.server+".KICK", nc.NewInbox(), data); err != nil {
 		p.b.log.Debug("end a connection", "error", err)
 	}
 }

@@ -1,0 +1,147 @@
+package bus
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"selvedge/schema/wire"
+)
+
+func TestRevokeDropsLiveConnection(t *testing.T) {
+	c := Config{Dir: t.TempDir()}
+	h := start(t, c)
+	a, b := join(t, h, "a"), join(t, h, "b")
+	drain(a.dropped)
+	began := time.Now()
+	if err := h.Revoke(t.Context(), a.key); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the connection's end", a.dropped)
+	t.Logf("dropped after %v", time.Since(began))
+	h.untilThere(t, "a", false)
+	wait(t, "a refusal of the old JWT", a.errs)
+	if a.IsConnected() || !b.IsConnected() {
+		t.Fatal("a connected:", a.IsConnected(), "b connected:", b.IsConnected())
+	}
+	// the key comes back to Git: a newer JWT works, without a new connection object
+	a.renew(t, h.Bus)
+	wait(t, "the way back", a.back)
+	h.untilThere(t, "a", true)
+	if err := a.Publish(wire.StatusSubject("a"), nil); err != nil {
+		t.Error(err)
+	}
+
+	// a restart forgets no revocation
+	if err := h.Revoke(t.Context(), b.key); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	h = start(t, c)
+	if err := b.connect(t, h); err == nil {
+		t.Error("the restarted server takes a revoked key")
+	}
+	if h.revoked.at(b.key) == 0 {
+		t.Error("the restarted hub knows of no revocation")
+	}
+	if err := newNode(t, h.Bus, "c").connect(t, h); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNotInGitIsRevoked(t *testing.T) {
+	var out atomic.Pointer[string]
+	h := start(t, Config{Allowed: func(node, key string) bool { k := out.Load(); return k == nil || *k != key }})
+	n, other := join(t, h, "a"), join(t, h, "b")
+	out.Store(&n.key)
+	h.presence.sweep(time.Now())
+	wait(t, "the connection's end", n.dropped)
+	h.untilThere(t, "a", false)
+	// at connection
+	late := newNode(t, h.Bus, "late")
+	out.Store(&late.key)
+	if err := late.connect(t, h); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the connection's end", late.dropped)
+	if !other.IsConnected() {
+		t.Error("b was dropped, too")
+	}
+}
+
+func TestRevokeOfTwoHubs(t *testing.T) {
+	h := start(t, Config{})
+	a, b := newNode(t, h.Bus, "a"), newNode(t, h.Bus, "b")
+	// another hub writes what this one does not know, and overwrites nothing
+	if err := h.Revoke(t.Context(), a.key); err != nil {
+		t.Fatal(err)
+	}
+	acc, err := h.lookup(t.Context(), h.sys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(r jwt.RevocationList) {
+		t.Helper()
+		acc.Revocations = r
+		text, _ := acc.Encode(h.keys.operator)
+		if _, err := askServer(t.Context(), h.sys(), "$SYS.REQ.CLAIMS.UPDATE", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(jwt.RevocationList{b.key: time.Now().Unix()})
+	h.keepRevoked(t.Context())
+	if acc, err = h.lookup(t.Context(), h.sys()); err != nil || len(acc.Revocations) != 2 {
+		t.Fatal(acc.Revocations, err)
+	}
+	for _, n := range []*node{a, b} {
+		if err := n.connect(t, h); err == nil {
+			t.Error(n.name, "is let in")
+		}
+	}
+	if err := h.Revoke(t.Context(), "*"); err == nil {
+		t.Error("everybody was revoked")
+	}
+}
+
+func TestPrune(t *testing.T) {
+	now := time.Now()
+	keys := map[string]int64{"old": now.Add(-maxTTL - 2*time.Hour).Unix(), "new": now.Unix()}
+	prune(keys, now)
+	if len(keys) != 1 || keys["new"] == 0 {
+		t.Error(keys)
+	}
+	for i := range maxRevoked + 1 {
+		keys[string(rune(i+1000))] = now.Unix() - int64(i)
+	}
+	prune(keys, now)
+	if len(keys) != 1 || keys[jwt.All] != now.Unix() {
+		t.Error(len(keys))
+	}
+}
+
+// TestRevokeMany: more keys than fit are revoked all at once; those who may stay come back.
+func TestRevokeMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes 8,000 keys")
+	}
+	h := start(t, Config{})
+	n := join(t, h, "stays")
+	var keys []string
+	for range maxRevoked + 1 {
+		k, _ := nkeys.CreateUser()
+		p, _ := k.PublicKey()
+		keys = append(keys, p)
+	}
+	if err := h.Revoke(t.Context(), keys...); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the connection's end", n.dropped)
+	n.renew(t, h.Bus)
+	wait(t, "the way back", n.back)
+	h.untilThere(t, "stays", true)
+	n.Publish(wire.StatusSubject("stays"), []byte("x"))
+	h.until(t, "its status", func() bool { return len(h.statuses["stays"]) > 0 })
+}
