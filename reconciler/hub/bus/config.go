@@ -84,6 +84,8 @@ func serverText(k *keys, e External) string {
 	line("system_account: %s", k.systemID)
 	line("resolver { type: full, dir: %s, allow_delete: false, interval: \"30s\", limit: 100 }", q(filepath.Join(e.Store, "accounts")))
 	line("resolver_preload {\n  %s: %s\n  %s: %s\n}", k.systemID, q(k.systemJWT), k.accountID, q(k.accountJWT))
+	// a stranger's account is refused without asking other servers for it
+	line("resolver_pinned_accounts: [ %s, %s ]", k.systemID, k.accountID)
 	// a bucket's value that was acknowledged is on disk, whatever happens to the power
 	line("jetstream { store_dir: %s, max_mem: %d, max_file: %d, sync_interval: always }", q(e.Store), maxMemory, maxDisk)
 	ws := "no_tls: true"
