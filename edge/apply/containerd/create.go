@@ -56,8 +56,8 @@ func (r *Runtime) create(ctx context.Context, c *client.Client, s apply.Spec) (c
 		}
 		return nil, missing(r.wrap("create it", err))
 	}
-	if err := r.note(made.ID()); err != nil {
-		return nil, errors.Join(err, r.remove(ctx, c, made))
+	if err := r.note(made.ID(), s.Key()); err != nil {
+		return nil, errors.Join(err, r.remove(ctx, c, made, 0))
 	}
 	return made, nil
 }
@@ -112,7 +112,10 @@ func logOptions(c nodestate.Container) []string {
 	if size <= 0 {
 		size = 10 << 20
 	}
-	return []string{"max-size=" + strconv.FormatInt(size, 10), "max-file=" + strconv.Itoa(max(files, 1))}
+	if files <= 1 { // the driver never removes a file when there may be only one
+		size, files = max(size/2, 64<<10), 2
+	}
+	return []string{"max-size=" + strconv.FormatInt(size, 10), "max-file=" + strconv.Itoa(files)}
 }
 
 // environment keeps the "=" even of empty values: without it nerdctl would look

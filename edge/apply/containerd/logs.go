@@ -2,29 +2,70 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"selvedge/edge/apply"
+	"selvedge/internal/logfile"
 )
 
-// Logs writes a container's log.
+// Logs writes a container's log from the files of its logger; containerd need not answer.
+// The log of a container goes on over its restarts.
 func (r *Runtime) Logs(ctx context.Context, id string, o apply.LogOptions, w io.Writer) error {
-	n := o.Tail
-	if n == 0 {
-		n = 1000
+	if !containerID.MatchString(id) {
+		return fmt.Errorf("container %.70q: %w", id, apply.ErrUnknown)
 	}
-	lines, err := r.Tail(ctx, id, max(n, 0))
-	if err != nil || len(lines) == 0 {
+	store, err := r.store()
+	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, strings.Join(lines, "\n")+"\n")
-	if err != nil {
-		return fmt.Errorf("write the log of %.12s: %w", id, err)
+	live := filepath.Join(store, "containers", r.c.Namespace, id)
+	_, err = os.Lstat(live)
+	if o.Previous && err == nil {
+		before, err := r.before(id)
+		if err != nil {
+			return err
+		}
+		id, live = before, filepath.Join(store, "containers", r.c.Namespace, before)
 	}
-	return nil
+	l := logfile.Log{Dir: live, Moved: filepath.Join(r.endedDir(), id), Name: logName(id), Older: func(name string) bool { return rotatedName(name, id) }, Format: formatJSON}
+	err = l.Read(ctx, logfile.Options{Since: o.Since, Tail: o.Tail, Follow: o.Follow, Timestamps: o.Timestamps}, w)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("container %.12s: %w: its log is not kept", id, apply.ErrUnknown)
+	}
+	return err
 }
 
-// Ended lists removed containers whose logs are kept.
-func (r *Runtime) Ended(context.Context) ([]apply.Instance, error) { return nil, nil }
+// logName is the file that a container's logger writes.
+func logName(id string) string { return id + "-json.log" }
+
+// rotatedName tells whether the logger gives such a name to a full file.
+func rotatedName(name, id string) bool {
+	n, ok := strings.CutPrefix(name, logName(id)+".")
+	_, err := strconv.ParseUint(n, 10, 32)
+	return ok && err == nil
+}
+
+// before returns the newest ended container of the same name.
+func (r *Runtime) before(id string) (string, error) {
+	k, err := r.noted(id)
+	if err != nil {
+		return "", err
+	}
+	list, err := r.runs()
+	if err != nil {
+		return "", err
+	}
+	for n := len(list) - 1; n >= 0; n-- {
+		if list[n].App == k.App && list[n].Container == k.Container {
+			return list[n].ID, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w: no earlier container whose log is kept; the log of the present one goes back over its restarts", k, apply.ErrUnknown)
+}

@@ -30,6 +30,9 @@ func (r *Runtime) Purge(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
+	if err := os.RemoveAll(r.endedDir()); err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
 	if l, err := netlink.LinkByName(r.c.Bridge); err == nil {
 		if err := netlink.LinkDel(l); err != nil {
 			return fmt.Errorf("purge: remove bridge %s: %w", r.c.Bridge, err)

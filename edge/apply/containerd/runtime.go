@@ -59,7 +59,8 @@ type Config struct {
 	Log       *slog.Logger  // nil means slog.Default()
 }
 
-// Runtime implements apply.Runtime, Watcher, Execer, Tailer and Pruner.
+// Runtime implements apply.Runtime, Watcher, Execer, StreamExecer, Tailer, LogReader, Meter
+// and Pruner.
 type Runtime struct {
 	c    Config
 	log  *slog.Logger
@@ -75,6 +76,8 @@ type Runtime struct {
 
 	checking sync.Mutex
 	net      netCheck
+	keeping  sync.Mutex // of logs of removed containers
+	measured samples
 }
 
 var (
@@ -83,6 +86,10 @@ var (
 	_ apply.Execer  = (*Runtime)(nil)
 	_ apply.Tailer  = (*Runtime)(nil)
 	_ apply.Pruner  = (*Runtime)(nil)
+
+	_ apply.LogReader    = (*Runtime)(nil)
+	_ apply.StreamExecer = (*Runtime)(nil)
+	_ apply.Meter        = (*Runtime)(nil)
 )
 
 // New prepares a Runtime; it does not connect. Close it after use.

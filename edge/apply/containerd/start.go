@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	client "github.com/containerd/containerd/v2/client"
@@ -51,7 +52,7 @@ func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, erro
 		}
 		if gone { // nothing could start it ever again
 			r.log.Warn("the file system of a container was removed; it is made anew", "id", made.ID())
-			if err := r.remove(ctx, c, made); err != nil {
+			if err := r.remove(ctx, c, made, 0); err != nil {
 				return apply.Instance{}, err
 			}
 			made = nil
@@ -68,7 +69,7 @@ func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, erro
 	}
 	if err := r.up(ctx, c, made, s, fresh); err != nil {
 		if fresh { // it never ran: keep nothing of it
-			err = errors.Join(err, r.remove(context.WithoutCancel(ctx), c, made))
+			err = errors.Join(err, r.remove(context.WithoutCancel(ctx), c, made, 0))
 		}
 		return apply.Instance{}, err
 	}
@@ -110,7 +111,7 @@ func (r *Runtime) up(ctx context.Context, c *client.Client, made client.Containe
 			return r.wrap("resume it", err)
 		}
 		// an ended task holds its ports until it is deleted
-		if err := r.deleteTask(ctx, made); err != nil {
+		if _, err := r.deleteTask(ctx, made); err != nil {
 			return err
 		}
 		if pid, err := reserving(r.reserver(made.ID())); err != nil || pid != 0 {
@@ -141,7 +142,8 @@ func (r *Runtime) up(ctx context.Context, c *client.Client, made client.Containe
 		return r.wrap("start it", explain(err))
 	}
 	if err := task.Start(ctx); err != nil {
-		return r.wrap("start it", errors.Join(explain(err), r.deleteTask(context.WithoutCancel(ctx), made)))
+		_, derr := r.deleteTask(context.WithoutCancel(ctx), made)
+		return r.wrap("start it", errors.Join(explain(err), derr))
 	}
 	return nil
 }
@@ -162,19 +164,24 @@ func taskState(ctx context.Context, c client.Container) (client.ProcessStatus, e
 	return st.Status, err
 }
 
-// deleteTask removes what is left of an ended task: network, ports, shim.
-func (r *Runtime) deleteTask(ctx context.Context, c client.Container) error {
+// deleteTask removes what is left of an ended task (network, ports, shim) and returns its
+// exit code.
+func (r *Runtime) deleteTask(ctx context.Context, c client.Container) (int, error) {
 	t, err := c.Task(ctx, cio.Load)
 	if errdefs.IsNotFound(err) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return r.wrap("clear its last run", err)
+		return 0, r.wrap("clear its last run", err)
 	}
-	if _, err := t.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
-		return r.wrap("clear its last run", err)
+	st, err := t.Delete(ctx, client.WithProcessKill)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return 0, r.wrap("clear its last run", err)
 	}
-	return nil
+	if st == nil {
+		return 0, nil
+	}
+	return int(st.ExitCode()), nil
 }
 
 // Stop ends a container by its signal, then by force, and deletes its task: until
@@ -203,21 +210,41 @@ func (r *Runtime) Stop(ctx context.Context, id string, keep bool) error {
 	if err := containerutil.Stop(bound, made, &grace, ""); err != nil && !errdefs.IsNotFound(err) {
 		return r.wrap("stop it", err)
 	}
-	if err := r.deleteTask(bound, made); err != nil {
+	code, err := r.deleteTask(bound, made)
+	if err != nil {
 		return err
 	}
 	if keep {
 		return nil
 	}
-	return r.remove(bound, c, made)
+	return r.remove(bound, c, made, code)
 }
 
-// remove deletes a container whose task has ended, and what nerdctl forgets.
-func (r *Runtime) remove(ctx context.Context, c *client.Client, made client.Container) error {
+// remove deletes a container whose task has ended with that code, and what nerdctl forgets.
+// Its log is kept.
+func (r *Runtime) remove(ctx context.Context, c *client.Client, made client.Container, code int) error {
+	if err := r.keepLog(ctx, made, code); err != nil {
+		r.log.Warn("the log of a removed container is not kept", "id", made.ID(), "error", err)
+	}
 	if err := container.RemoveContainer(ctx, made, r.globals(), true, true, c); err != nil && !errdefs.IsNotFound(err) {
 		return r.wrap("remove it", err)
 	}
 	return r.sweepOne(made.ID())
+}
+
+func (r *Runtime) keepLog(ctx context.Context, made client.Container, code int) error {
+	lab, err := made.Labels(ctx)
+	if err != nil {
+		return err
+	}
+	store, err := r.store()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(store, "containers", r.c.Namespace, made.ID())
+	awaitLogger(dir)
+	return r.keep(dir, run{ID: made.ID(), App: lab[labelApp], Container: lab[labelContainer], Image: lab[labelImage],
+		Generation: number(lab[labelGeneration]), ExitCode: code, Ended: time.Now()})
 }
 
 // explain adds what to do to errors that runc words badly.

@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"crypto/sha512"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nerdctl/v2/pkg/namestore"
 	"github.com/containerd/nerdctl/v2/pkg/store"
+
+	"selvedge/edge/apply"
 )
 
 // containerID is what nerdctl names containers: everything swept must look like it.
@@ -28,11 +31,15 @@ var containerID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // note remembers a container before it gets rules and ports, so that a later
 // process can sweep after it even if this one dies.
-func (r *Runtime) note(id string) error {
+func (r *Runtime) note(id string, k apply.Key) error {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(r.journal(), 0o700); err != nil {
 		return fmt.Errorf("note container %.12s: %w", id, err)
 	}
-	if err := os.WriteFile(filepath.Join(r.journal(), id), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(r.journal(), id), b, 0o600); err != nil {
 		return fmt.Errorf("note container %.12s: %w", id, err)
 	}
 	return nil
@@ -166,10 +173,16 @@ func (r *Runtime) sweepOne(id string) error {
 	}
 	full := r.c.Namespace + "-" + id
 	errs := []error{r.sweepNetwork(id)}
-	awaitLogger(filepath.Join(dataStore, "containers", r.c.Namespace, id))
+	folder := filepath.Join(dataStore, "containers", r.c.Namespace, id)
+	awaitLogger(folder)
+	if k, err := r.noted(id); err == nil { // its log is there still if others removed it
+		if err := r.keep(folder, run{ID: id, App: k.App, Container: k.Container, Ended: time.Now()}); err != nil {
+			r.log.Warn("the log of a removed container is not kept", "id", id, "error", err)
+		}
+	}
 	for _, path := range []string{
 		filepath.Join(r.runFolder(), id),
-		filepath.Join(dataStore, "containers", r.c.Namespace, id),
+		folder,
 		filepath.Join(dataStore, "etchosts", r.c.Namespace, id),
 		cniResult(full),
 		filepath.Join("/var/lib/cni/results", "cni-loopback-"+full+"-lo"),

@@ -1,0 +1,261 @@
+// Package logfile reads logs that lie in rotated files.
+//
+// In: a folder, the name of the file that is written, a test for the names it had before,
+// and a function that knows the format of a line. Out: text on a writer, whole lines, many
+// at a time.
+//
+// Guarantees: memory does not depend on the size of files or lines; the end of a log is
+// found from its end; a follower misses no line over rotations as long as the files are
+// there, and none twice; only plain files of the folder itself are opened, no links, pipes
+// or devices. It writes nothing, and takes the modification times of files for their order.
+package logfile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+)
+
+// Options select what is read.
+type Options struct {
+	Since      time.Time // passed on to Format
+	Tail       int       // lines; 0: all, -1: none of the past
+	Follow     bool      // until the folder goes, or the context ends
+	Timestamps bool      // passed on to Format
+}
+
+// Log is one log.
+type Log struct {
+	Dir   string
+	Name  string                 // of the file that is written
+	Older func(name string) bool // tells that the log had that name before
+	// Format appends the text of a line, given without its end; nothing if it is damaged, or
+	// not to be told.
+	Format func(dst, line []byte, o Options) []byte
+	// Moved is where the files are moved when Dir goes; empty: nowhere.
+	Moved string
+}
+
+const (
+	maxLine = 256 << 10 // longer lines are left out
+	batch   = 64 << 10  // of text that is written at once, about
+)
+
+// How often a follower looks: soon after something came, then ever less.
+const (
+	soonest = 20 * time.Millisecond
+	latest  = 250 * time.Millisecond
+)
+
+// Read writes the log. It returns nil at its end, the writer's error, or the context's.
+func (l Log) Read(ctx context.Context, o Options, w io.Writer) error {
+	files, err := l.open(l.Dir)
+	if errors.Is(err, fs.ErrNotExist) && l.Moved != "" {
+		files, err = l.open(l.Moved)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { closeAll(files) }()
+	c := copier{log: l, o: o, w: w}
+	first, from, err := start(ctx, files, o)
+	if err != nil {
+		return err
+	}
+	for n := first; n < len(files); n++ {
+		f := files[n]
+		last := n == len(files)-1
+		if !last && f.at.Before(o.Since) {
+			continue
+		}
+		c.take(f.File, from, last)
+		from = 0
+		end := int64(-1)
+		if last { // what is printed meanwhile is a follower's
+			end = f.size
+		}
+		if err := c.copy(ctx, end); err != nil {
+			return err
+		}
+	}
+	if err := c.flush(); err != nil || !o.Follow {
+		return err
+	}
+	return l.follow(ctx, &c, &files)
+}
+
+// follow goes on at the copier's place.
+func (l Log) follow(ctx context.Context, c *copier, files *[]file) error {
+	pause := soonest
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		was := c.written
+		gone, err := l.more(ctx, c, files)
+		if err != nil || gone {
+			return err
+		}
+		if pause = min(pause*2, latest); c.written != was {
+			pause = soonest
+		}
+		t.Reset(pause)
+	}
+}
+
+// more copies what was added since, over rotations, and tells whether nothing can follow.
+func (l Log) more(ctx context.Context, c *copier, files *[]file) (gone bool, err error) {
+	fi, err := os.Lstat(l.Dir + "/" + l.Name)
+	if err == nil && c.f != nil && os.SameFile(fi, c.id) {
+		return false, errors.Join(c.copy(ctx, -1), c.flush())
+	}
+	dir := l.Dir
+	if err != nil {
+		if _, err := os.Lstat(l.Dir); err == nil {
+			return false, nil // between two files
+		}
+		if gone, dir = true, l.Moved; dir == "" {
+			return true, errors.Join(c.finish(ctx), c.flush())
+		}
+	}
+	next, err := l.open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return gone, errors.Join(c.finish(ctx), c.flush())
+	}
+	if err != nil {
+		return false, err
+	}
+	// those that came after ours; all of them if ours was removed: it was the oldest
+	after := next
+	for n, f := range next {
+		if c.f != nil && os.SameFile(f.id, c.id) {
+			after = next[n+1:]
+		}
+	}
+	err = c.finish(ctx)
+	for n, f := range after {
+		if err != nil {
+			break
+		}
+		last := n == len(after)-1 && !gone
+		c.take(f.File, 0, last)
+		err = c.copy(ctx, -1)
+	}
+	if len(after) > 0 {
+		closeAll(*files)
+		*files = next
+	} else {
+		closeAll(next)
+	}
+	return gone, errors.Join(err, c.flush())
+}
+
+type file struct {
+	*os.File
+	id   fs.FileInfo
+	at   time.Time
+	size int64
+}
+
+func closeAll(files []file) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// open opens the files of the log, oldest first.
+func (l Log) open(path string) ([]file, error) {
+	dir, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	var out []file
+	for range 5 { // until none was renamed meanwhile
+		closeAll(out)
+		if out, err = l.openOnce(dir); err != nil {
+			return nil, err
+		}
+		fi, err := dir.Lstat(l.Name)
+		if err != nil || len(out) > 0 && os.SameFile(fi, out[len(out)-1].id) {
+			return out, nil
+		}
+	}
+	return out, nil
+}
+
+func (l Log) openOnce(dir *os.Root) ([]file, error) {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("read the folder of the log: %w", err)
+	}
+	var out []file
+	for _, e := range entries {
+		if e.Name() != l.Name && (l.Older == nil || !l.Older(e.Name())) {
+			continue
+		}
+		f, err := plain(dir, e.Name())
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotPlain) {
+			continue
+		}
+		if err != nil {
+			closeAll(out)
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
+		if slices.ContainsFunc(out, func(o file) bool { return os.SameFile(o.id, f.id) }) {
+			f.Close() // renamed between two looks
+			continue
+		}
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b file) int {
+		if a.id.Name() == l.Name || b.id.Name() == l.Name {
+			return cmp.Compare(is(a.id.Name() == l.Name), is(b.id.Name() == l.Name))
+		}
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(len(a.id.Name()), len(b.id.Name())), cmp.Compare(a.id.Name(), b.id.Name()))
+	})
+	return out, nil
+}
+
+func is(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+var errNotPlain = errors.New("is no plain file")
+
+// plain opens a file that is neither a link nor a device, nor a pipe that would hang.
+func plain(dir *os.Root, name string) (file, error) {
+	fi, err := dir.Lstat(name)
+	if err != nil {
+		return file{}, err
+	}
+	if !fi.Mode().IsRegular() {
+		return file{}, errNotPlain
+	}
+	f, err := dir.OpenFile(name, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return file{}, err
+	}
+	is, err := f.Stat()
+	if err == nil && !os.SameFile(fi, is) {
+		err = fs.ErrNotExist // another one by now
+	}
+	if err != nil {
+		f.Close()
+		return file{}, err
+	}
+	return file{f, is, is.ModTime(), is.Size()}, nil
+}
