@@ -29,14 +29,27 @@ func run() int {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "selvedge",
-		Short: "Write, check and review what a fleet of edge nodes should run",
+		Short: "Write, check and review what a fleet of edge nodes should run; see and operate it",
 		Long: `selvedge works on a config repo: a Git repository of CUE files that says what every
-node of a fleet should run. It needs neither the cloud nor a node.
+node of a fleet should run. For that it needs neither the cloud nor a node. It also asks a hub how
+the fleet does, and operates nodes as far as they grant it.
 
-Exit codes: 0 done, 1 findings in the repo, 2 wrong usage, 3 the environment.`,
+Exit codes: 0 done; 1 the answer is no: findings in the repo, nodes that are behind, a name that
+nobody has; 2 wrong usage; 3 the environment: a hub that is away, a right that is missing. exec
+ends with the code of the command that it ran.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.AddCommand(initCommand(), validateCommand(), buildCommand(), diffCommand(), keysCommand(), versionCommand())
+	root.AddGroup(&cobra.Group{ID: "repo", Title: "The config repo:"}, &cobra.Group{ID: "hub", Title: "The fleet, by a hub:"})
+	group := func(id string, cs ...*cobra.Command) {
+		for _, c := range cs {
+			c.GroupID = id
+		}
+		root.AddCommand(cs...)
+	}
+	group("repo", initCommand(), validateCommand(), buildCommand(), diffCommand(), keysCommand(), tokenCommand())
+	group("hub", loginCommand(), logoutCommand(), contextCommand(), whoamiCommand(), statusCommand(), nodesCommand(), nodeCommand(),
+		describeCommand(), appsCommand(), changesCommand(), eventsCommand(), logsCommand(), execCommand(), topCommand(), restartCommand(), auditCommand())
+	root.AddCommand(versionCommand())
 	return root
 }
 

@@ -40,6 +40,9 @@ func Quiet(code int) error {
 	return &coded{code, errQuiet}
 }
 
+// Said reports whether there is nothing more to say of an error.
+func Said(err error) bool { return errors.Is(err, ErrFindings) || errors.Is(err, errQuiet) }
+
 // With gives an error a code; nil stays nil.
 func With(code int, err error) error {
 	if err == nil {
@@ -92,7 +95,7 @@ func Execute(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
 		}
 	}
 	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, ErrFindings) && !errors.Is(err, errQuiet) && !errors.Is(err, context.Canceled) {
+	if err != nil && !Said(err) && !errors.Is(err, context.Canceled) {
 		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

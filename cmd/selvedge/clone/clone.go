@@ -170,7 +170,7 @@ func (c Clone) git(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = filepath.Clean(c.Dir)
 	cmd.Env = append(os.Environ(), "GIT_LITERAL_PATHSPECS=1")
-	cmd.Stdin = os.Stdin // hooks and signing may ask
+	cmd.Stdin = os.Stdin                                                     // hooks and signing may ask
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it removes its locks
 	cmd.WaitDelay = 10 * time.Second
 	var out, says bytes.Buffer

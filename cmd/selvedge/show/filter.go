@@ -56,7 +56,7 @@ func (f *filter) step(b byte) {
 			f.state = charset
 		case b == 0x1b:
 		default:
-			f.state = plain
+			f.end(b)
 		}
 	case csi:
 		switch {
@@ -69,21 +69,15 @@ func (f *filter) step(b byte) {
 			f.state = plain
 		case b == 0x1b:
 			f.state = escape
-		case b == '\n':
-			f.out = append(f.out, b)
-			f.state = plain
 		default:
-			f.state = plain
+			f.end(b)
 		}
 	case str:
 		switch b {
-		case 0x07, 0x18, 0x1a:
-			f.state = plain
+		case 0x07, 0x18, 0x1a, '\n':
+			f.end(b)
 		case 0x1b:
 			f.state = strEscape
-		case '\n': // an open string must not swallow the rest of the log
-			f.out = append(f.out, b)
-			f.state = plain
 		}
 	case strEscape:
 		f.state = str
@@ -97,8 +91,17 @@ func (f *filter) step(b byte) {
 		}
 	case charset:
 		if b < 0x20 || b > 0x2f {
-			f.state = plain
+			f.end(b)
 		}
+	}
+}
+
+// end ends a sequence. The end of a line does so, too, and stays: a sequence that is never
+// ended must not swallow the rest of a log.
+func (f *filter) end(b byte) {
+	f.state = plain
+	if b == '\n' {
+		f.out = append(f.out, b)
 	}
 }
 

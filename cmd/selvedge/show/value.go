@@ -107,3 +107,6 @@ func Bytes(n int64) string {
 
 // CPU is processor time in thousandths of a core.
 func CPU(cores float64) string { return fmt.Sprintf("%.0fm", cores*1000) }
+
+// Line writes a value as one line of JSON.
+func Line(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }

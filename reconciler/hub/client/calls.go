@@ -172,9 +172,9 @@ func (c *Client) Restart(ctx context.Context, node string, r hubapi.RestartReque
 	return c.call(ctx, http.MethodPost, nodePath(node, "/restart"), nil, r, nil)
 }
 
-// Audit lists what was done, newest first, as the hub wrote it down.
-func (c *Client) Audit(ctx context.Context, limit int) (hubapi.List[json.RawMessage], error) {
-	return all[json.RawMessage](ctx, c, "/audit", url.Values{}, limit)
+// Audit lists what was done, newest first.
+func (c *Client) Audit(ctx context.Context, limit int) (hubapi.List[hubapi.AuditEntry], error) {
+	return all[hubapi.AuditEntry](ctx, c, "/audit", url.Values{}, limit)
 }
 
 // OpenAPI returns the hub's description of its API.

@@ -249,6 +249,9 @@ func (c *Client) again(ctx context.Context, safe bool, ask func(context.Context)
 
 // away reports whether an error may pass by itself soon.
 func away(err error) bool {
+	if _, ok := errors.AsType[final](err); ok {
+		return false
+	}
 	if r, ok := errors.AsType[*refused](err); ok {
 		// a node that is offline or slow is an answer, not an absence of the hub
 		return r.Status == http.StatusServiceUnavailable && (r.Reason == hubapi.ReasonUnavailable || r.Reason == "") ||

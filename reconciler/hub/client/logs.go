@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -39,12 +40,15 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 			if _, err := io.Copy(w, res.Body); err != nil {
 				return fmt.Errorf("the log broke off: %w", final{c.broken(err)}) // not again: some of it was written
 			}
+			if err := trailer(res); err != nil {
+				return final{err}
+			}
 			return nil
 		})
 	}
 	f := &follower{out: w, timestamps: o.Timestamps, seed: maphash.MakeSeed(), seen: map[uint64]int{}}
 	o.Timestamps = true // to go on from
-	return c.resume(ctx, lost, func(ctx context.Context) error {
+	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
 		if !f.last.IsZero() {
 			p.Since, p.Tail = f.last.Add(-overlap), 0
@@ -55,12 +59,30 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 			return err
 		}
 		defer res.Body.Close()
-		return f.read(res.Body)
+		if err := f.read(res.Body); err != nil {
+			return err
+		}
+		return trailer(res)
 	})
 }
 
-// final hides the cause of an error from away, so that nothing is asked again.
+// final marks errors after which nothing is asked again.
 type final struct{ error }
+
+func (e final) Unwrap() error { return e.error }
+
+// trailer reads why a stream ended that did not end well.
+func trailer(res *http.Response) error {
+	text := res.Trailer.Get(hubapi.TrailerError)
+	if text == "" {
+		return nil
+	}
+	p := &hubapi.Problem{}
+	if err := json.Unmarshal([]byte(text), p); err != nil {
+		p.Title = "the log broke off"
+	}
+	return &refused{p, 0}
+}
 
 // errWrite marks errors of the reader's own output.
 type errWrite struct{ error }
@@ -68,7 +90,8 @@ type errWrite struct{ error }
 func (e errWrite) Unwrap() error { return e.error }
 
 // resume runs a stream again and again until it ends by itself or for good.
-func (c *Client) resume(ctx context.Context, lost func(error), run func(context.Context) error) error {
+// begun tells whether anything came of it yet.
+func (c *Client) resume(ctx context.Context, begun func() bool, lost func(error), run func(context.Context) error) error {
 	wait := backoff.Backoff{Min: 200 * time.Millisecond, Max: 10 * time.Second}
 	for i := 1; ; i++ {
 		began := time.Now()
@@ -79,14 +102,14 @@ func (c *Client) resume(ctx context.Context, lost func(error), run func(context.
 		if _, ok := errors.AsType[errWrite](err); ok {
 			return err
 		}
-		if r, ok := errors.AsType[*refused](err); ok && !passing(r.Problem, i > 1) {
+		if r, ok := errors.AsType[*refused](err); ok && !passing(r.Problem, i > 1 || begun()) {
 			return err
 		}
 		if i == 1 && untrusted(err, c.cfg.CA) != "" {
 			return err
 		}
-		if i == 1 && time.Since(began) < time.Second && !away(err) && !isBroken(err) {
-			return err
+		if i == 1 && !begun() && !away(err) && !isBroken(err) && Reason(err) == "" {
+			return err // such as a name that nobody has
 		}
 		if time.Since(began) > 30*time.Second {
 			wait.Reset()

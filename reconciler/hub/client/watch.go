@@ -20,7 +20,8 @@ const maxEvent = 8 << 20
 // of which lost is told unless it is nil, the hub tells the present state again.
 func (c *Client) Watch(ctx context.Context, q Query, update func(hubapi.Update) error, lost func(error)) error {
 	last := ""
-	return c.resume(ctx, lost, func(ctx context.Context) error {
+	begun := false
+	return c.resume(ctx, func() bool { return begun }, lost, func(ctx context.Context) error {
 		res, err := c.stream(ctx, "/watch", q.values(), "text/event-stream", last)
 		if err != nil {
 			return err
@@ -36,6 +37,7 @@ func (c *Client) Watch(ctx context.Context, q Query, update func(hubapi.Update) 
 			if err := json.Unmarshal(data, &u); err != nil {
 				return errWrite{fmt.Errorf("hub %s: an update cannot be read: %w", c.base.Host, err)}
 			}
+			begun = true
 			if id != "" {
 				last = id
 			}

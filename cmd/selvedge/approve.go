@@ -1,0 +1,209 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nkeys"
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/clone"
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/fleet"
+	"selvedge/schema/hubapi"
+	"selvedge/schema/nodestate"
+)
+
+func nodeApproveCommand() *cobra.Command {
+	var f hubFlags
+	var w changeFlags
+	var all bool
+	var name, workspace string
+	c := &cobra.Command{
+		Use:   "approve CODE… | approve --all",
+		Short: "Commit the files that let waiting nodes in",
+		Long: `approve writes WORKSPACE/node-NAME.cue for each node, with its keys and what its guide in the repo
+says, checks the whole working tree as 'selvedge validate' does, and commits these files and
+nothing else, with your identity, hooks and signature. The merge of that commit lets the nodes in;
+approve pushes only with --push.
+
+A name of a node that is in the repo without an identity gives that node its keys. Compare the
+codes with those that the nodes show.`,
+		Example:           "  selvedge node approve 7KQ2-M9XD\n  selvedge node approve 7KQ2-M9XD --name gw-7 --dry-run",
+		ValidArgsFunction: completeWith(&f, pendingCodes),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			if (len(args) == 0) == !all {
+				return exit.Usagef("give codes, or --all; 'selvedge node pending' lists them")
+			}
+			if name != "" && (all || len(args) > 1) {
+				return exit.Usagef("--name is for a single code")
+			}
+			bench, err := w.open(c.Context())
+			if err != nil {
+				return err
+			}
+			defer bench.close()
+			waiting, err := hub.Pending(c.Context())
+			if err != nil {
+				return err
+			}
+			chosen := waiting.Items
+			if !all {
+				if chosen, err = choose(waiting.Items, args); err != nil {
+					return err
+				}
+			}
+			if len(chosen) == 0 {
+				return exit.With(exit.Findings, errors.New("no node waits"))
+			}
+			return approve(c, bench, chosen, name, workspace)
+		}),
+	}
+	f.register(c)
+	w.register(c)
+	c.Flags().BoolVar(&all, "all", false, "all nodes that wait")
+	c.Flags().StringVar(&name, "name", "", "name of the node; default: what the guide's prefix and the code make")
+	c.Flags().StringVarP(&workspace, "workspace", "w", "", "workspace for the node, below the guide's folder")
+	c.Flags().BoolVar(&w.yes, "yes", false, "do not ask")
+	return c
+}
+
+// choose finds codes among those that wait. People may leave out the hyphen.
+func choose(waiting []hubapi.Pending, codes []string) ([]hubapi.Pending, error) {
+	plain := func(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "")) }
+	var out []hubapi.Pending
+	for _, code := range codes {
+		i := slices.IndexFunc(waiting, func(p hubapi.Pending) bool { return plain(p.Code) == plain(code) })
+		if i < 0 {
+			return nil, exit.With(exit.Findings, fmt.Errorf("no node waits under code %s; it was approved or rejected, or its time ran out; see 'selvedge node pending'", show.Text(code)))
+		}
+		if !slices.ContainsFunc(out, func(p hubapi.Pending) bool { return p.Code == waiting[i].Code }) {
+			out = append(out, waiting[i])
+		}
+	}
+	return out, nil
+}
+
+func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, workspace string) error {
+	ch := clone.Change{Write: map[string][]byte{}}
+	t := &show.Table{Heading: []string{"CODE", "NODE", "WORKSPACE", "MACHINE", "ADDRESS", "KEY"}}
+	var names, body []string
+	keys := map[string]string{}
+	for _, p := range chosen {
+		e, err := entry(w.before.fleet, p, name, workspace)
+		if err != nil {
+			return exit.With(exit.Findings, fmt.Errorf("%s: %w", show.Text(p.Code), err))
+		}
+		file := path.Join(e.workspace, "node-"+e.name+".cue")
+		if other, ok := keys[p.PublicKey]; ok || ch.Write[file] != nil {
+			return exit.With(exit.Findings, fmt.Errorf("%s: another of these nodes has the same key or name (%s)", show.Text(p.Code), cmp.Or(other, e.name)))
+		}
+		keys[p.PublicKey] = e.name
+		if ch.Write[file], err = e.source(); err != nil {
+			return err
+		}
+		names = append(names, e.name)
+		t.Add(p.Code, e.name, e.workspace, show.Short(machine(p), 50), p.Address, p.PublicKey)
+		body = append(body, fmt.Sprintf("%s: %s, key %s", e.name, show.Text(p.Code), p.PublicKey))
+	}
+	after, err := w.check(c, ch)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if _, ok := after.result.Nodes[n]; !ok {
+			return exit.With(exit.Findings, fmt.Errorf("node %q would have no state: %s; nothing was written", n, whyNot(after, n)))
+		}
+	}
+	if !w.flags.dryRun {
+		if err := t.Write(c.ErrOrStderr(), show.Colours(c.ErrOrStderr())); err != nil {
+			return err
+		}
+	}
+	ch.Subject = "node " + names[0] + ": approve"
+	if len(names) > 1 {
+		ch.Subject = fmt.Sprintf("approve %d nodes", len(names))
+	}
+	ch.Body = strings.Join(body, "\n")
+	done, err := w.finish(c, ch, "Let "+count(len(names), "node")+" in?")
+	if done {
+		for _, file := range slices.Sorted(maps.Keys(ch.Write)) {
+			fmt.Fprintln(c.OutOrStdout(), file)
+		}
+	}
+	return err
+}
+
+// entry decides what is written for a node that waits: its name, its place and the guide's
+// defaults. What the hub says of it is checked against the repo.
+func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry, error) {
+	e := &nodeEntry{name: cmp.Or(name, p.Name), publicKey: p.PublicKey, recipient: p.Recipient, guide: p.Guide}
+	if !nodestate.ValidNode(e.name) {
+		return nil, fmt.Errorf("%q cannot be a node's name; give one with --name: small letters, digits and hyphens", e.name)
+	}
+	if !nkeys.IsValidPublicUserKey(p.PublicKey) {
+		return nil, fmt.Errorf("%q is no node's public key", show.Short(p.PublicKey, 80))
+	}
+	for ws, s := range f.Workspaces {
+		if s.Unit == nil {
+			continue
+		}
+		for n, node := range s.Unit.Node {
+			if node.Identity != nil && node.Identity.PublicKey == p.PublicKey {
+				return nil, fmt.Errorf("its key is that of node %q in %s already", n, ws)
+			}
+		}
+	}
+	places := guidePlaces(f, p)
+	if len(places) == 0 {
+		return nil, fmt.Errorf("guide %q at %s is in no accepted workspace of this clone; update the clone", show.Text(p.Guide), cmp.Or(show.Text(p.Scope), "the platform"))
+	}
+	for ws, s := range f.Workspaces {
+		if _, ok := s.Entities["node/"+e.name]; !ok {
+			continue
+		}
+		if s.Unit == nil {
+			return nil, fmt.Errorf("node %q is in workspace %s, which is refused; see 'selvedge validate'", e.name, ws)
+		}
+		if n, ok := s.Unit.Node[e.name]; !ok || n.Identity != nil {
+			return nil, fmt.Errorf("node %q is in %s already, with a key; give another --name, or remove that node first", e.name, ws)
+		}
+		if !slices.Contains(places, ws) || workspace != "" && workspace != ws {
+			return nil, fmt.Errorf("node %q awaits its key in %s, which is not where guide %q lets nodes in", e.name, ws, p.Guide)
+		}
+		e.workspace, e.awaited = ws, true
+		return e, nil
+	}
+	switch {
+	case workspace != "" && !slices.Contains(places, workspace):
+		return nil, fmt.Errorf("workspace %s is not one of guide %q: there are %s", workspace, p.Guide, strings.Join(places, ", "))
+	case workspace != "":
+		e.workspace = workspace
+	case len(places) > 1:
+		return nil, fmt.Errorf("guide %q is for several workspaces; say which with --workspace: %s", p.Guide, strings.Join(places, ", "))
+	default:
+		e.workspace = places[0]
+	}
+	g := f.Workspaces[e.workspace].Unit.AccessGuide[p.Guide]
+	e.labels, e.defaults = g.Labels, g.Defaults
+	return e, nil
+}
+
+// guidePlaces are the accepted workspaces in which a guide of that scope holds.
+func guidePlaces(f *fleet.Fleet, p hubapi.Pending) []string {
+	var out []string
+	for ws, s := range f.Workspaces {
+		if o, ok := s.Entities["accessGuide/"+p.Guide]; ok && o.Scope == p.Scope && s.Unit != nil {
+			out = append(out, ws)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

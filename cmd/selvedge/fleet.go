@@ -1,0 +1,241 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+	"selvedge/schema/roster"
+)
+
+func appsCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var q queryFlags
+	var instances bool
+	c := &cobra.Command{
+		Use:   "apps",
+		Short: "List apps and on how many nodes they are healthy",
+		Args:  cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			query, err := q.query()
+			if err != nil {
+				return err
+			}
+			if instances {
+				return listInstances(c, hub, query, &o)
+			}
+			l, err := hub.Apps(c.Context(), query)
+			if err != nil {
+				return err
+			}
+			if len(l.Items) == 0 {
+				o.empty(c, "apps")
+			}
+			t, names := &show.Table{}, []string{}
+			for _, a := range l.Items {
+				t.Heading = []string{"NAME", "WORKSPACE", "NODES", "HEALTHY", "UNKNOWN", "DECLARED AT"}
+				healthy := show.Cell{Text: strconv.Itoa(a.Healthy), Colour: show.Green}
+				if a.Healthy < a.Nodes {
+					healthy.Colour = show.Yellow
+				}
+				t.Add(a.Name, a.Workspace, strconv.Itoa(a.Nodes), healthy, strconv.Itoa(a.Unknown), cmp.Or(a.Scope, "the platform"))
+				names = append(names, a.Name)
+			}
+			return o.write(c, l, names, func() *show.Table { return t })
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml", "name")
+	q.register(c, &f)
+	c.Flags().BoolVar(&instances, "instances", false, "list every container on every node")
+	return c
+}
+
+func listInstances(c *cobra.Command, hub *client.Client, query client.Query, o *output) error {
+	l, err := hub.Instances(c.Context(), query)
+	if err != nil {
+		return err
+	}
+	if len(l.Items) == 0 {
+		o.empty(c, "instances")
+	}
+	t, names := &show.Table{}, []string{}
+	for _, i := range l.Items {
+		t.Heading = []string{"NODE/APP/CONTAINER", "STATE", "HEALTHY", "RESTARTS", "SINCE", "CPU", "MEMORY", "IMAGE", "PROBLEM"}
+		name := i.Node + "/" + i.App + "/" + i.Name
+		cells := instanceCells(i.Instance, time.Now())
+		if i.Stale {
+			cells[1] = show.Cell{Text: "unknown", Colour: show.Yellow}
+		}
+		t.Add(append([]any{name}, cells...)...)
+		names = append(names, name)
+	}
+	return o.write(c, l, names, func() *show.Table { return t })
+}
+
+func statusCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var watch bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Tell whether the whole fleet runs what Git says",
+		Long: `status counts the nodes that the caller may see, by state and by workspace, and says which commit
+is in force. It exits 1 unless every node runs the newest state. With --watch it goes on, and
+prints again when something changed; on a terminal in place of what it printed before.`,
+		Args: cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			if watch {
+				return watchStatus(c, hub, &o)
+			}
+			s, err := hub.Summary(c.Context())
+			if err != nil {
+				return err
+			}
+			w := c.OutOrStdout()
+			if o.format != "" {
+				err = o.write(c, s, nil, nil)
+			} else {
+				_, err = io.WriteString(w, summary(s, show.Colours(w)))
+			}
+			if err == nil && !converged(s) {
+				err = exit.ErrFindings
+			}
+			return err
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml")
+	c.Flags().BoolVar(&watch, "watch", false, "go on, live, until interrupted")
+	return c
+}
+
+// converged reports whether everything is as Git says: nodes without an identity are not
+// expected to run anything.
+func converged(s hubapi.Summary) bool {
+	return s.Error == "" && s.Converged >= s.Nodes-s.Status[hubapi.Waiting] && s.Status[hubapi.NotReady]+s.Status[hubapi.Unknown] == 0
+}
+
+func summary(s hubapi.Summary, colours bool) string {
+	var b strings.Builder
+	t := &show.Table{}
+	t.Add("Platform", s.Platform)
+	t.Add("In force", commit(s.InForce))
+	if s.Seen.Hash != s.InForce.Hash || s.Error != "" {
+		t.Add("Seen", commit(s.Seen)+prefixed(": not in force: ", s.Error))
+	}
+	state := show.Cell{Text: fmt.Sprintf("%d of %s run the newest state", s.Converged, count(s.Nodes, "node")), Colour: show.Green}
+	if !converged(s) {
+		state.Colour = show.Yellow
+	}
+	t.Add("Nodes", state)
+	for _, r := range []hubapi.Readiness{hubapi.Ready, hubapi.NotReady, hubapi.Unknown, hubapi.Waiting} {
+		if n := s.Status[r]; n > 0 {
+			cell := readiness(r)
+			cell.Text = fmt.Sprintf("%d %s", n, r)
+			t.Add("", cell)
+			t.Rows[len(t.Rows)-1][0].Text = " "
+		}
+	}
+	if len(s.Conditions) > 0 {
+		var cs []string
+		for _, k := range slices.Sorted(maps.Keys(s.Conditions)) {
+			cs = append(cs, fmt.Sprintf("%d %s", s.Conditions[k], k))
+		}
+		t.Add("Conditions", strings.Join(cs, ", "))
+	}
+	if s.Pending > 0 {
+		t.Add("Pending", show.Cell{Text: fmt.Sprintf("%s for approval; see 'selvedge node pending'", waits(s.Pending)), Colour: show.Yellow})
+	}
+	_ = t.Write(&b, colours) // into memory
+	ws := &show.Table{Heading: []string{"WORKSPACE", "NODES", "CONVERGED", "READY", "NOTREADY", "UNKNOWN"}}
+	for _, w := range s.Workspaces {
+		n := func(r hubapi.Readiness) string { return strconv.Itoa(w.Status[r]) }
+		ws.Add(w.Path, strconv.Itoa(w.Nodes), strconv.Itoa(w.Converged), n(hubapi.Ready), n(hubapi.NotReady), n(hubapi.Unknown))
+	}
+	if len(ws.Rows) > 0 {
+		b.WriteByte('\n')
+		_ = ws.Write(&b, colours)
+	}
+	for i, p := range s.Problems {
+		if i == 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintln(&b, show.Text(p.Text))
+	}
+	return b.String()
+}
+
+func waits(n int) string {
+	if n == 1 {
+		return "1 node waits"
+	}
+	return fmt.Sprintf("%d nodes wait", n)
+}
+
+// commit is a commit in a line.
+func commit(c roster.Commit) string {
+	if c.Hash == "" {
+		return "none"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%.12s %s", c.Hash, c.Subject))
+}
+
+func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
+	w := c.OutOrStdout()
+	redraw := show.Terminal(w) && o.format == ""
+	before := ""
+	draw := func(s hubapi.Summary) error {
+		if o.format != "" {
+			return o.write(c, s, nil, nil)
+		}
+		text := summary(s, show.Colours(w))
+		if text == before {
+			return nil
+		}
+		before = text
+		switch {
+		case redraw: // home, the text, and what is left of the one before goes
+			text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+		default:
+			text = time.Now().Format(time.RFC3339) + "\n" + text + "\n"
+		}
+		_, err := io.WriteString(w, text)
+		return err
+	}
+	if redraw {
+		fmt.Fprint(w, "\x1b[2J")
+	}
+	s, err := hub.Summary(c.Context())
+	if err != nil {
+		return err
+	}
+	if err := draw(s); err != nil {
+		return err
+	}
+	return hub.Watch(c.Context(), client.Query{Limit: 1}, func(u hubapi.Update) error {
+		if u.Summary != nil {
+			return draw(*u.Summary)
+		}
+		return nil
+	}, lost(c))
+}
+
+// lost tells people that a stream broke and is taken up again.
+func lost(c *cobra.Command) func(error) {
+	return func(err error) {
+		fmt.Fprintf(c.ErrOrStderr(), "connection lost, trying again: %s\n", show.Text(err.Error()))
+	}
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/account"
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/internal/version"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+)
+
+// hubFlags say which hub a command asks.
+type hubFlags struct{ context string }
+
+func (f *hubFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.context, "context", "", "hub to ask, by the name given at login; default: the current one")
+	complete(c, "context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		b, err := account.Load()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return b.Names(), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// complete registers the completion of a flag that was just defined.
+func complete(c *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err) // the flag is not defined: a mistake in this program
+	}
+}
+
+func (f *hubFlags) client() (*client.Client, error) {
+	a, err := account.Pick(f.context)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{URL: a.Hub, Token: a.Token, CA: a.CA, UserAgent: "selvedge/" + version.Version})
+}
+
+// run makes a command's RunE of what it does with a hub.
+func (f *hubFlags) run(do func(c *cobra.Command, hub *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		hub, err := f.client()
+		if err != nil {
+			return err
+		}
+		defer hub.Close()
+		return hubError(do(c, hub, args))
+	}
+}
+
+// hubError gives what a hub says an exit code and a next step, and takes out of it what a
+// terminal would act on.
+func hubError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || exit.Said(err) || exit.Code(err) != exit.Environment {
+		return err
+	}
+	p, ok := errors.AsType[*hubapi.Problem](err)
+	if !ok {
+		return errors.New(show.Text(err.Error()))
+	}
+	text, code := show.Text(p.Error()), exit.Environment
+	switch p.Reason {
+	case hubapi.ReasonNotFound, hubapi.ReasonConflict:
+		code = exit.Findings
+	case hubapi.ReasonInvalid:
+		code = exit.Usage
+	case hubapi.ReasonUnauthorized:
+		text += "; 'selvedge login' with a token that is valid; 'selvedge token create' makes one"
+	case hubapi.ReasonForbidden:
+		if p.Needs != "" && !strings.Contains(text, p.Needs) {
+			text += "; it takes the role " + show.Text(p.Needs)
+			if p.Scope != "" {
+				text += " at " + show.Text(p.Scope)
+			}
+		}
+	}
+	return exit.With(code, errors.New(text))
+}
+
+// output says how a list is printed.
+type output struct{ format string }
+
+func (o *output) register(c *cobra.Command, formats ...string) {
+	c.Flags().StringVarP(&o.format, "output", "o", "", strings.Join(formats, ", ")+"; default: a table for people")
+	complete(c, "output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	check := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		if o.format != "" && !slices.Contains(formats, o.format) {
+			return exit.Usagef("unknown output %q; there are %s", o.format, strings.Join(formats, ", "))
+		}
+		if check != nil {
+			return check(c, args)
+		}
+		return nil
+	}
+}
+
+func (o *output) wide() bool { return o.format == "wide" }
+
+// write prints a value in the format asked for; names and table are those of people.
+func (o *output) write(c *cobra.Command, v any, names []string, table func() *show.Table) error {
+	w := c.OutOrStdout()
+	switch o.format {
+	case "json":
+		return show.JSON(w, v)
+	case "yaml":
+		return show.YAML(w, v)
+	case "name":
+		for _, n := range names {
+			fmt.Fprintln(w, show.Text(n))
+		}
+		return nil
+	}
+	return table().Write(w, show.Colours(w))
+}
+
+// empty tells people that a list has nothing in it; programs see it themselves.
+func (o *output) empty(c *cobra.Command, what string) {
+	if o.format == "" || o.wide() {
+		fmt.Fprintf(c.ErrOrStderr(), "no %s\n", what)
+	}
+}
+
+// queryFlags select nodes.
+type queryFlags struct {
+	client.Query
+	status []string
+}
+
+func (q *queryFlags) register(c *cobra.Command, f *hubFlags) {
+	c.Flags().StringVarP(&q.Labels, "selector", "l", "", "labels, e.g. role=gateway,line!=2,'site in (a,b)'")
+	c.Flags().StringVarP(&q.Workspace, "workspace", "w", "", "of this workspace, e.g. folders/plant-a/line-1")
+	c.Flags().StringVar(&q.Folder, "folder", "", "of this folder and below")
+	c.Flags().StringVar(&q.App, "app", "", "that should run this app")
+	complete(c, "app", completeWith(f, appNames))
+	complete(c, "workspace", completeWith(f, workspaces))
+}
+
+// registerNodes adds what only lists of nodes are asked for.
+func (q *queryFlags) registerNodes(c *cobra.Command) {
+	c.Flags().StringSliceVar(&q.status, "status", nil, "Ready, NotReady, Unknown or Waiting; may be given several times")
+	c.Flags().StringVar(&q.Condition, "condition", "", "with this condition, e.g. DiskPressure")
+	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in the name, a label or the workspace")
+	c.Flags().StringVar(&q.Sort, "sort-by", "", "order, e.g. name, status or seen; with - in front backwards")
+	c.Flags().IntVar(&q.Limit, "limit", 0, "at most so many; 0: all")
+	complete(c, "status", cobra.FixedCompletions([]string{"Ready", "NotReady", "Unknown", "Waiting"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (q *queryFlags) query() (client.Query, error) {
+	known := []hubapi.Readiness{hubapi.Ready, hubapi.NotReady, hubapi.Unknown, hubapi.Waiting}
+	out := q.Query
+	for _, s := range q.status {
+		i := slices.IndexFunc(known, func(k hubapi.Readiness) bool { return strings.EqualFold(string(k), s) })
+		if i < 0 {
+			return out, exit.Usagef("unknown status %q; there are Ready, NotReady, Unknown and Waiting", s)
+		}
+		out.Status = append(out.Status, known[i])
+	}
+	return out, nil
+}
+
+// completionTime is how long a shell waits for names from a hub.
+const completionTime = 1500 * time.Millisecond
+
+// completeWith completes with names from the hub; when it is away, with nothing.
+func completeWith(f *hubFlags, names func(context.Context, *client.Client, string) ([]string, error)) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(c.Context(), completionTime)
+		defer cancel()
+		hub, err := f.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer hub.Close()
+		found, err := names(ctx, hub, begun)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		found = slices.DeleteFunc(found, func(s string) bool {
+			return !strings.HasPrefix(s, begun) || s != show.Text(s) || strings.ContainsAny(s, " \t\"'`$\\")
+		})
+		slices.Sort(found)
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if len(found) > 0 && strings.HasSuffix(found[0], "/") {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+		return slices.Compact(found), directive
+	}
+}
+
+// first completes only the first argument.
+func first(f cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return f(c, args, begun)
+	}
+}
+
+func nodeNames(ctx context.Context, hub *client.Client, begun string) ([]string, error) {
+	l, err := hub.Nodes(ctx, client.Query{Search: begun, Limit: 200})
+	var names []string
+	for _, n := range l.Items {
+		names = append(names, n.Name)
+	}
+	return names, err
+}
+
+func appNames(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	l, err := hub.Apps(ctx, client.Query{Limit: 500})
+	var names []string
+	for _, a := range l.Items {
+		names = append(names, a.Name)
+	}
+	return names, err
+}
+
+func workspaces(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	s, err := hub.Summary(ctx)
+	var names []string
+	for _, w := range s.Workspaces {
+		names = append(names, w.Path)
+	}
+	return names, err
+}
+
+func guideNames(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	l, err := hub.Guides(ctx)
+	var names []string
+	for _, g := range l.Items {
+		names = append(names, g.Name)
+	}
+	return names, err
+}
+
+func pendingCodes(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	l, err := hub.Pending(ctx)
+	var names []string
+	for _, p := range l.Items {
+		names = append(names, p.Code)
+	}
+	return names, err
+}
+
+// targets completes NODE/APP/CONTAINER piece by piece.
+func targets(ctx context.Context, hub *client.Client, begun string) ([]string, error) {
+	node, rest, ok := strings.Cut(begun, "/")
+	if !ok {
+		names, err := nodeNames(ctx, hub, begun)
+		for i := range names {
+			names[i] += "/"
+		}
+		return names, err
+	}
+	d, err := hub.Node(ctx, node)
+	if err != nil || d.Report == nil {
+		return nil, err
+	}
+	app, _, ok := strings.Cut(rest, "/")
+	var names []string
+	for _, a := range d.Report.Apps {
+		if !ok {
+			names = append(names, node+"/"+a.Name)
+			continue
+		}
+		for _, i := range a.Containers {
+			if a.Name == app {
+				names = append(names, node+"/"+app+"/"+i.Name)
+			}
+		}
+	}
+	return names, nil
+}

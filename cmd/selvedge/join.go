@@ -1,0 +1,154 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/account"
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+)
+
+// What a line that is run as root on a node may hold: a hub must not smuggle a command in.
+var (
+	joinTokenRE = regexp.MustCompile(`^[A-Za-z0-9_-]{16,256}$`)
+	digestRE    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	hubRE       = regexp.MustCompile(`^https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$`)
+)
+
+func nodeJoinCommand() *cobra.Command {
+	var f hubFlags
+	var r hubapi.JoinTokenRequest
+	var fingerprint, hubURL string
+	c := &cobra.Command{
+		Use:   "join GUIDE",
+		Short: "Print the line that lets a new node ask to join",
+		Long: `join asks the hub for a token of a guide and prints the line to run on the new node. The token
+lets one node ask, once, and for a short time; the node waits in 'selvedge node pending' then. The
+line pins the hub's CA and the fingerprint of the first root document: give the one that
+'selvedge keys root show' prints with --root-fingerprint, so that a hub cannot give out another.`,
+		Example:           "  selvedge node join lab-box\n  selvedge node join folders/plant-a/box --count 20 --ttl 8h",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: first(completeWith(&f, guideNames)),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			r.Guide = args[0]
+			if r.Count < 1 || r.Count > 1000 {
+				return exit.Usagef("--count %d: want 1 to 1000", r.Count)
+			}
+			if fingerprint != "" && !digestRE.MatchString(fingerprint) {
+				return exit.Usagef("--root-fingerprint %q: want sha256: and 64 hex digits", fingerprint)
+			}
+			if hubURL = account.Hub(hubURL); hubURL != "" && !hubRE.MatchString(hubURL) {
+				return exit.Usagef("--hub-url %q: want https://HOST[:PORT]", hubURL)
+			}
+			tokens, err := hub.JoinTokens(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			if fingerprint != "" && tokens.Fingerprint != fingerprint {
+				return fmt.Errorf("the hub gives %s as the fingerprint of the root, and not the one that is wanted; do not join nodes here before that is cleared up", show.Text(tokens.Fingerprint))
+			}
+			tokens.Hub = cmp.Or(hubURL, account.Hub(tokens.Hub), hub.URL())
+			lines, err := joinLines(tokens)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "run on the new node, as root, before %s:\n", tokens.Expires.Local().Format(time.RFC3339))
+			fmt.Fprintln(c.OutOrStdout(), strings.Join(lines, "\n"))
+			return nil
+		}),
+	}
+	f.register(c)
+	c.Flags().StringVar(&r.TTL, "ttl", "", "how long the token is good, at most 24h; default: 1h")
+	c.Flags().IntVar(&r.Count, "count", 1, "tokens, one a node")
+	c.Flags().StringVar(&fingerprint, "root-fingerprint", "", "refuse any other fingerprint of the root")
+	c.Flags().StringVar(&hubURL, "hub-url", "", "address at which the node reaches the hub; default: what the hub says")
+	return c
+}
+
+func joinLines(t hubapi.JoinTokens) ([]string, error) {
+	if _, err := url.Parse(t.Hub); err != nil || !hubRE.MatchString(t.Hub) || !digestRE.MatchString(t.Fingerprint) || t.CA != "" && !digestRE.MatchString(t.CA) || len(t.Tokens) == 0 {
+		return nil, errors.New("the hub's answer makes no line that is safe to run; is it a hub?")
+	}
+	var lines []string
+	for _, token := range t.Tokens {
+		if !joinTokenRE.MatchString(token) || strings.HasPrefix(token, "-") {
+			return nil, errors.New("the hub's answer makes no line that is safe to run; is it a hub?")
+		}
+		line := "selvedge-edge join " + t.Hub + " --token " + token
+		if t.CA != "" {
+			line += " --ca " + t.CA
+		}
+		lines = append(lines, line+" --root "+t.Fingerprint)
+	}
+	return lines, nil
+}
+
+func nodePendingCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	c := &cobra.Command{
+		Use:   "pending",
+		Short: "List nodes that joined and wait for approval",
+		Args:  cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			l, err := hub.Pending(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(l.Items) == 0 {
+				o.empty(c, "nodes wait")
+			}
+			t, names := &show.Table{}, []string{}
+			for _, p := range l.Items {
+				t.Heading = []string{"CODE", "NAME", "GUIDE", "SCOPE", "MACHINE", "ADDRESS", "AGE", "EXPIRES"}
+				row := []any{p.Code, p.Name, p.Guide, p.Scope, show.Short(machine(p), 60), p.Address, show.Ago(time.Now(), p.At), "in " + show.Ago(p.Expires, time.Now())}
+				if o.wide() {
+					t.Heading = append(t.Heading, "KEY", "LABELS")
+					row = append(row, p.PublicKey, labels(p.Labels))
+				}
+				t.Add(row...)
+				names = append(names, p.Code)
+			}
+			return o.write(c, l, names, func() *show.Table { return t })
+		}),
+	}
+	f.register(c)
+	o.register(c, "wide", "json", "yaml", "name")
+	return c
+}
+
+func machine(p hubapi.Pending) string {
+	m := p.Machine
+	return strings.Join(filled(m.Hostname, m.OS, m.Arch, count(m.CPUs, "CPU"), show.Bytes(m.Memory)), ", ")
+}
+
+func nodeRejectCommand() *cobra.Command {
+	var f hubFlags
+	c := &cobra.Command{
+		Use:               "reject CODE…",
+		Short:             "Forget nodes that wait for approval",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeWith(&f, pendingCodes),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			for _, code := range args {
+				if err := hub.Reject(c.Context(), strings.ToUpper(code)); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.ErrOrStderr(), "%s rejected\n", show.Text(strings.ToUpper(code)))
+			}
+			return nil
+		}),
+	}
+	f.register(c)
+	return c
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+)
+
+// Bounds of reading from several nodes.
+const (
+	readAtOnce   = 8  // logs that end
+	followAtOnce = 32 // logs that are followed, each of them all the time
+	maxPrefixed  = 64 << 10
+)
+
+// logFlags are what of a log is asked for.
+type logFlags struct {
+	client.LogOptions
+	since string
+	raw   bool
+	query queryFlags
+}
+
+func logsCommand() *cobra.Command {
+	var f hubFlags
+	var l logFlags
+	c := &cobra.Command{
+		Use:   "logs NODE[/APP[/CONTAINER]]… | logs -l SELECTOR",
+		Short: "Print what containers or agents printed",
+		Long: `logs prints the log of a container, of all containers of an app, or with --agent of the agent.
+With several nodes, or a selector, each line has the node's name in front. The node gives it only
+if remote: logs in its signed state grants it.
+
+A log that is followed goes on after a connection broke, without a line twice. On a terminal
+colours are kept, and other escape sequences, with which a container could act on the terminal,
+are left out; --raw passes everything on.`,
+		Example:           "  selvedge logs gw-7/hmi -f --since 10m\n  selvedge logs -l line=1 --app hmi --tail 20\n  selvedge logs gw-7 --agent",
+		ValidArgsFunction: completeWith(&f, targets),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			return logs(c, hub, args, &l)
+		}),
+	}
+	f.register(c)
+	l.query.register(c, &f)
+	c.Flags().StringVarP(&l.Container, "container", "c", "", "of this container")
+	c.Flags().BoolVarP(&l.Follow, "follow", "f", false, "go on, live, until interrupted")
+	c.Flags().StringVar(&l.since, "since", "", "since a duration ago, e.g. 10m, or a time, e.g. 2027-01-31T08:00:00Z")
+	c.Flags().IntVar(&l.Tail, "tail", 0, "at most so many lines of the past; 0: all, -1: none")
+	c.Flags().BoolVar(&l.Previous, "previous", false, "of runs that ended")
+	c.Flags().BoolVar(&l.Timestamps, "timestamps", false, "with the time of each line")
+	c.Flags().BoolVar(&l.Agent, "agent", false, "of the agent")
+	c.Flags().BoolVar(&l.raw, "raw", false, "pass escape sequences on to the terminal")
+	return c
+}
+
+// source is one log.
+type source struct {
+	node    string
+	options client.LogOptions
+}
+
+func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) error {
+	sources, err := l.sources(c.Context(), hub, args)
+	if err != nil {
+		return err
+	}
+	w := c.OutOrStdout()
+	if show.Terminal(w) && !l.raw {
+		w = show.Filter(w)
+	}
+	if len(sources) == 1 && len(args) == 1 {
+		return hub.Logs(c.Context(), sources[0].node, sources[0].options, w, lost(c))
+	}
+	atOnce := readAtOnce
+	if l.Follow {
+		if atOnce = followAtOnce; len(sources) > atOnce {
+			return exit.Usagef("%d logs cannot be followed together, %d at most; select fewer", len(sources), atOnce)
+		}
+	}
+	var mu sync.Mutex // of w and of errs
+	var errs []error
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for _, s := range sources {
+		g.Go(func() error {
+			p := &prefixer{mu: &mu, w: w, prefix: show.Text(s.node) + " | "}
+			err := hub.Logs(c.Context(), s.node, s.options, p, lost(c))
+			if e := p.flush(); err == nil {
+				err = e
+			}
+			if err != nil && c.Context().Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("%s: %w", s.node, err)) // the others go on
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // no step returns one
+	return errors.Join(errs...)
+}
+
+// sources are the logs that arguments or a selector name.
+func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []string) ([]source, error) {
+	o := l.LogOptions
+	if l.Tail < -1 {
+		return nil, exit.Usagef("--tail %d: want lines, 0 for all or -1 for none", l.Tail)
+	}
+	if l.since != "" {
+		t, err := moment(l.since, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		o.Since = t
+	}
+	q, err := l.query.query()
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 0 {
+		if q.Labels == "" && q.Workspace == "" && q.Folder == "" && q.App == "" {
+			return nil, exit.Usagef("say whose log: NODE[/APP[/CONTAINER]], or nodes by -l, -w, --folder or --app")
+		}
+		if o.App = q.App; o.App == "" && !o.Agent {
+			return nil, exit.Usagef("say which app's log, with --app, or --agent")
+		}
+		l, err := hub.Nodes(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if len(l.Items) == 0 {
+			return nil, exit.With(exit.Findings, errors.New("no node matches"))
+		}
+		var out []source
+		for _, n := range l.Items {
+			out = append(out, source{n.Name, o})
+		}
+		return out, nil
+	}
+	if q.Labels != "" || q.Workspace != "" || q.Folder != "" {
+		return nil, exit.Usagef("give nodes by name or by a selector, not both")
+	}
+	var out []source
+	for _, a := range args {
+		node, app, container, ok := client.ParseTarget(a)
+		if !ok || app != "" && (o.Agent || q.App != "" && q.App != app) || container != "" && o.Container != "" && o.Container != container {
+			return nil, exit.Usagef("%q: want NODE, NODE/APP or NODE/APP/CONTAINER, and no other app or container besides", a)
+		}
+		s := source{node, o}
+		if s.options.App = app; app == "" {
+			s.options.App = q.App
+		}
+		if container != "" {
+			s.options.Container = container
+		}
+		if s.options.App == "" && !o.Agent {
+			if s.options.App, err = onlyApp(ctx, hub, node); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// onlyApp is the app of a node that has one.
+func onlyApp(ctx context.Context, hub *client.Client, node string) (string, error) {
+	d, err := hub.Node(ctx, node)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	if d.Report != nil {
+		for _, a := range d.Report.Apps {
+			names = append(names, show.Text(node+"/"+a.Name))
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", exit.With(exit.Findings, fmt.Errorf("node %s is not known to run an app; --agent gives the log of its agent", show.Text(node)))
+	case 1:
+		return d.Report.Apps[0].Name, nil
+	}
+	return "", exit.Usagef("node %s runs several apps; say which: %s", show.Text(node), strings.Join(names, ", "))
+}
+
+// moment reads a duration ago or a time.
+func moment(s string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, exit.Usagef("%q: want a duration such as 10m, or a time such as 2027-01-31T08:00:00Z", s)
+	}
+	return t, nil
+}
+
+// prefixer puts a prefix before each line and passes on whole ones, of which many share w.
+type prefixer struct {
+	mu     *sync.Mutex
+	w      io.Writer
+	prefix string
+	line   []byte
+}
+
+func (p *prefixer) Write(b []byte) (int, error) {
+	n := len(b)
+	var out []byte
+	for len(b) > 0 {
+		l, rest, whole := bytes.Cut(b, []byte("\n"))
+		p.line = append(p.line, l...)
+		if b = rest; whole || len(p.line) > maxPrefixed {
+			out = append(append(append(out, p.prefix...), p.line...), '\n')
+			p.line = p.line[:0]
+		}
+	}
+	return n, p.write(out)
+}
+
+func (p *prefixer) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := p.w.Write(b)
+	return err
+}
+
+// flush writes a last line without an end.
+func (p *prefixer) flush() error {
+	if len(p.line) == 0 {
+		return nil
+	}
+	return p.write(fmt.Appendf(nil, "%s%s\n", p.prefix, p.line))
+}

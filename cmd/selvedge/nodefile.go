@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cuelang.org/go/cue/format"
+	"cuelang.org/go/cue/literal"
+
+	"selvedge/schema/fleet"
+)
+
+// nodeEntry is a node that is to be written into the repo.
+type nodeEntry struct {
+	name, workspace      string
+	publicKey, recipient string
+	guide                string
+	labels               map[string]string
+	defaults             *fleet.NodeDefaults
+	awaited              bool // it is in the repo already, all but its identity
+}
+
+// source is the node's file, in the style of the repo.
+func (e *nodeEntry) source() ([]byte, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "package fleet\n\n// Joined by guide %s.\nnode: %s: {\n", literal.String.Quote(e.guide), literal.String.Quote(e.name))
+	if len(e.labels) > 0 {
+		var fields []string
+		for _, k := range slices.Sorted(maps.Keys(e.labels)) {
+			fields = append(fields, field(k, literal.String.Quote(e.labels[k])))
+		}
+		fmt.Fprintf(&b, "labels: {%s}\n", strings.Join(fields, ", "))
+	}
+	fmt.Fprintf(&b, "identity: {\npublicKey: %s\n", literal.String.Quote(e.publicKey))
+	if e.recipient != "" {
+		fmt.Fprintf(&b, "recipient: %s\n", literal.String.Quote(e.recipient))
+	}
+	b.WriteString("}\n")
+	if d := e.defaults; d != nil {
+		if c := d.Capacity; c != nil {
+			var fields []string
+			if c.CPU != 0 {
+				fields = append(fields, field("cpu", strconv.FormatFloat(c.CPU, 'f', -1, 64)))
+			}
+			if c.Memory != "" {
+				fields = append(fields, field("memory", literal.String.Quote(c.Memory)))
+			}
+			fmt.Fprintf(&b, "capacity: {%s}\n", strings.Join(fields, ", "))
+		}
+		if !d.Schedulable {
+			b.WriteString("schedulable: false\n")
+		}
+		var granted []string
+		for _, r := range []struct {
+			ok   bool
+			name string
+		}{{d.Remote.Logs, "logs"}, {d.Remote.Restart, "restart"}, {d.Remote.Exec, "exec"}, {d.Remote.Write, "write"}} {
+			if r.ok {
+				granted = append(granted, field(r.name, "true"))
+			}
+		}
+		if len(granted) > 0 {
+			fmt.Fprintf(&b, "remote: {%s}\n", strings.Join(granted, ", "))
+		}
+	}
+	b.WriteString("}\n")
+	return format.Source([]byte(b.String()))
+}
+
+var bareRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*$`)
+
+func field(name, value string) string {
+	if !bareRE.MatchString(name) {
+		name = literal.String.Quote(name)
+	}
+	return name + ": " + value
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/schema/hubapi"
+	"selvedge/schema/wire"
+)
+
+// appUsage is what an app of a workspace uses on all its nodes.
+type appUsage struct {
+	Name      string  `json:"name"`
+	Workspace string  `json:"workspace"`
+	Instances int     `json:"instances"`
+	CPU       float64 `json:"cpu"`    // cores
+	Memory    int64   `json:"memory"` // bytes
+	Stale     int     `json:"stale"`  // instances on nodes that were not heard of, which are not counted in
+}
+
+func sumApps(instances []hubapi.Instance) []appUsage {
+	type key struct{ workspace, app string }
+	sums := map[key]*appUsage{}
+	for _, i := range instances {
+		k := key{i.Workspace, i.App}
+		if sums[k] == nil {
+			sums[k] = &appUsage{Name: i.App, Workspace: i.Workspace}
+		}
+		s := sums[k]
+		s.Instances++
+		switch {
+		case i.Stale:
+			s.Stale++
+		case i.Usage != nil:
+			s.CPU += i.Usage.CPU
+			s.Memory += i.Usage.Memory
+		}
+	}
+	out := make([]appUsage, 0, len(sums))
+	for _, s := range slices.Collect(maps.Values(sums)) {
+		out = append(out, *s)
+	}
+	slices.SortFunc(out, func(a, b appUsage) int {
+		return cmp.Or(cmp.Compare(b.CPU, a.CPU), cmp.Compare(b.Memory, a.Memory), cmp.Compare(a.Workspace, b.Workspace), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func topApps(apps []appUsage) *show.Table {
+	t := &show.Table{Heading: []string{"APP", "WORKSPACE", "INSTANCES", "CPU", "MEMORY", "UNKNOWN"}}
+	for _, a := range apps {
+		t.Add(a.Name, a.Workspace, strconv.Itoa(a.Instances), show.CPU(a.CPU), show.Bytes(a.Memory), strconv.Itoa(a.Stale))
+	}
+	return t
+}
+
+// compareUsage orders by CPU, then memory; what is not known is least.
+func compareUsage(a, b *wire.Usage) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return cmp.Or(cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.Memory, b.Memory))
+}
+
+func topNodes(nodes []hubapi.Node) *show.Table {
+	t := &show.Table{Heading: []string{"NAME", "CPU", "LOAD", "MEMORY", "MEMORY%", "DISK", "DISK%", "TEMPERATURE"}}
+	for _, n := range nodes {
+		u := n.Usage
+		if u == nil {
+			t.Add(n.Name, "", "", "", "", "", "", "")
+			continue
+		}
+		heat := ""
+		if u.Temperature != nil {
+			heat = strconv.FormatFloat(*u.Temperature, 'f', 0, 64) + " °C"
+		}
+		t.Add(n.Name, show.CPU(u.CPU), strconv.FormatFloat(u.Load, 'f', 2, 64), show.Bytes(u.Memory), percent(u.Memory, u.MemoryLimit),
+			show.Bytes(u.Disk), percent(u.Disk, u.DiskLimit), heat)
+	}
+	return t
+}
+
+func percent(n, of int64) string {
+	if of <= 0 {
+		return ""
+	}
+	return strconv.FormatFloat(100*float64(n)/float64(of), 'f', 0, 64) + "%"
+}
+
+func auditTable(entries []hubapi.AuditEntry) *show.Table {
+	t := &show.Table{Heading: []string{"TIME", "WHO", "TOKEN", "OPERATION", "OUTCOME", "WHERE", "DETAIL"}}
+	entries = slices.Clone(entries)
+	slices.SortFunc(entries, func(a, b hubapi.AuditEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, e := range entries {
+		outcome := show.Cell{Text: e.Outcome}
+		if e.Outcome == hubapi.OutcomeRefused || e.Outcome == hubapi.OutcomeFailed {
+			outcome.Colour = show.Red
+		}
+		where := strings.Join(filled(e.Node, e.App, e.Container), "/")
+		if where == "" {
+			where = e.Scope
+		}
+		t.Add(e.Time.Local().Format(time.RFC3339), e.Subject, e.Token, e.Operation, outcome, where,
+			strings.Join(filled(strings.Join(e.Command, " "), e.Detail), "; "))
+	}
+	return t
+}
