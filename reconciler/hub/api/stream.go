@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"selvedge/reconciler/hub/ops"
+	"selvedge/schema/hubapi"
+)
+
+const (
+	heartbeat = 15 * time.Second // of an event stream with nothing to tell
+	stall     = 2 * time.Minute  // for a reader to take what is written; then it is gone
+	replay    = 1000             // events that Last-Event-ID gets back
+)
+
+// logs passes a log on. Nothing is read from the node before the reader took what came
+// before, so a slow one fills no memory.
+func logs(x *exchange, w http.ResponseWriter) error {
+	ctx := x.r.Context()
+	s, err := x.c.Ops.Logs(ctx, x.caller, x.q.text("node"), ops.LogOptions{
+		Agent: x.q.flag("agent"), App: x.q.text("app"), Container: x.q.text("container"), Previous: x.q.flag("previous"),
+		Follow: x.q.flag("follow"), Since: x.q.since("since"), Tail: x.q.number("tail"), Timestamps: x.q.flag("timestamps"),
+	})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	h := w.Header()
+	h.Set("Content-Type", mediaText+"; charset=utf-8")
+	h.Set("Trailer", hubapi.TrailerError)
+	h.Set("X-Accel-Buffering", "no")
+	out := writer{w: w, control: http.NewResponseController(w)}
+	w.WriteHeader(http.StatusOK)
+	if out.flush() != nil {
+		return nil
+	}
+	for {
+		_, data, err := s.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			x.broken(w, err)
+			return nil
+		}
+		if out.write(data) != nil || out.flush() != nil {
+			return nil // the reader left, or takes nothing
+		}
+	}
+}
+
+// broken ends a stream that has begun. What a node answers goes into the trailer; else the
+// connection breaks, so that nobody takes what came for the whole.
+func (x *exchange) broken(w http.ResponseWriter, err error) {
+	p, ok := errors.AsType[*hubapi.Problem](err)
+	if x.r.Context().Err() != nil {
+		return
+	}
+	x.c.Log.Debug("a stream broke", "id", x.id, "path", x.r.URL.Path, "error", err)
+	if ok && p.Reason != hubapi.ReasonOffline && p.Reason != hubapi.ReasonTimeout && p.Reason != hubapi.ReasonUnavailable && p.Reason != hubapi.ReasonUnauthorized && p.Reason != hubapi.ReasonForbidden {
+		if b, err := json.Marshal(p); err == nil {
+			w.Header().Set(hubapi.TrailerError, string(b))
+			return
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// writer gives each write its time.
+type writer struct {
+	w       io.Writer
+	control *http.ResponseController
+}
+
+func (w writer) write(p []byte) error {
+	// not every connection has deadlines; those of the server's own do
+	_ = w.control.SetWriteDeadline(time.Now().Add(stall))
+	_, err := w.w.Write(p)
+	return err
+}
+
+func (w writer) flush() error { return w.control.Flush() }
+
+// watch sends updates as server-sent events.
+func watch(x *exchange, w http.ResponseWriter) error {
+	ctx, cancel := context.WithCancel(x.r.Context())
+	defer cancel()
+	q := x.query()
+	q.Initial = x.q.text("initial") != "false"
+	updates, ended, err := x.c.Ops.Watch(ctx, x.caller, q)
+	if err != nil {
+		return err
+	}
+	missed, err := x.missed(q)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", mediaEvents)
+	h.Set("X-Accel-Buffering", "no")
+	out := writer{w: w, control: http.NewResponseController(w)}
+	w.WriteHeader(http.StatusOK)
+	if out.write([]byte("retry: 3000\n\n")) != nil || out.flush() != nil {
+		return nil
+	}
+	told := map[string]bool{} // that both the past and the present hold
+	for i := range missed {
+		told[missed[i].ID] = true
+		if out.write(sse(hubapi.Update{Kind: "event", Event: &missed[i]})) != nil {
+			return nil
+		}
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				x.endWatch(out, ended())
+				return nil
+			}
+			if u.Event != nil && told[u.Event.ID] {
+				continue
+			}
+			if out.write(sse(u)) != nil {
+				return nil
+			}
+			if len(updates) > 0 {
+				continue // flush once for what is there
+			}
+		case <-beat.C:
+			if out.write([]byte(": alive\n\n")) != nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return nil
+		}
+		if out.flush() != nil {
+			return nil
+		}
+	}
+}
+
+// missed are the events since the one that the reader saw last, oldest first.
+func (x *exchange) missed(q ops.Query) ([]hubapi.Event, error) {
+	last := x.r.Header.Get("Last-Event-ID")
+	if last == "" || len(last) > maxText {
+		return nil, nil
+	}
+	l, err := x.c.Ops.Events(x.r.Context(), x.caller, ops.EventQuery{
+		Node: q.Node, Workspace: q.Workspace, Folder: q.Folder, App: q.App, After: last, Limit: replay})
+	if p, ok := errors.AsType[*hubapi.Problem](err); ok && p.Reason == hubapi.ReasonInvalid {
+		return nil, nil // an ID of another hub, or of before its data was lost
+	}
+	return l.Items, err
+}
+
+// endWatch tells why the watch ended, if not because the reader left.
+func (x *exchange) endWatch(out writer, err error) {
+	p, ok := errors.AsType[*hubapi.Problem](err)
+	if !ok {
+		return
+	}
+	if b, err := json.Marshal(p); err == nil && out.write(fmt.Appendf(nil, "event: end\ndata: %s\n\n", b)) == nil {
+		_ = out.flush() // the reader left
+	}
+}
+
+// sse writes an update as https://html.spec.whatwg.org/multipage/server-sent-events.html has
+// it; JSON holds no line break.
+func sse(u hubapi.Update) []byte {
+	data, err := json.Marshal(u)
+	if err != nil {
+		return nil
+	}
+	var b []byte
+	if u.Event != nil {
+		b = fmt.Appendf(b, "id: %s\n", u.Event.ID)
+	}
+	return fmt.Appendf(b, "event: %s\ndata: %s\n\n", u.Kind, data)
+}

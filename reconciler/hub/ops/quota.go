@@ -1,0 +1,56 @@
+package ops
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// quota bounds how often something that strangers cause is written down, by who causes it.
+// The zero value is ready.
+type quota struct {
+	mu     sync.Mutex
+	since  time.Time // when the minute began
+	counts map[string]int
+}
+
+const (
+	quotaPerMinute = 20
+	quotaKeys      = 10000 // remembered; beyond, the others share one count
+)
+
+// allow counts one more and reports whether it is within the bound.
+func (q *quota) allow(key string, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.counts == nil || now.Sub(q.since) >= time.Minute || now.Before(q.since) {
+		q.since, q.counts = now, map[string]int{}
+	}
+	if _, known := q.counts[key]; !known && len(q.counts) >= quotaKeys {
+		key = ""
+	}
+	q.counts[key]++
+	return q.counts[key] <= quotaPerMinute
+}
+
+// source is an IPv4 address or an IPv6 /64, which is what one customer gets.
+func source(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		remote = host
+	}
+	ip, err := netip.ParseAddr(remote)
+	if err != nil {
+		return ""
+	}
+	ip = ip.Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return ""
+	}
+	return p.String()
+}
