@@ -10,6 +10,7 @@ import (
 	"selvedge/edge/verify"
 	"selvedge/internal/backoff"
 	"selvedge/schema/trust"
+	"selvedge/schema/wire"
 )
 
 // errTrust marks published root documents that prove nothing: an alarm.
@@ -24,10 +25,7 @@ func (a *Agent) pulling(ctx context.Context) error {
 		a.sooner = stop // from here on: what is asked for now is looked at in the next round
 		a.mu.Unlock()
 		pause := p.round(round)
-		select {
-		case <-round.Done():
-		case <-time.After(pause):
-		}
+		p.rest(round, pause)
 		stop()
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -42,6 +40,51 @@ type poller struct {
 	validator string    // "" shows the newest state anew
 	nextTrust time.Time // zero: now
 	eager     int       // answers in a row that came at once
+
+	told    time.Time     // when the last round began that news brought about
+	spacing time.Duration // to the next such round
+	brought bool          // the last round brought a state
+}
+
+// Between rounds that news bring about: a hub that tells of nothing again and again must not keep
+// a node busy.
+const (
+	minSpacing = time.Second
+	maxSpacing = time.Minute
+)
+
+// rest waits for the next round, or for news.
+func (p *poller) rest(round context.Context, pause time.Duration) {
+	over := time.NewTimer(pause)
+	defer over.Stop()
+	gate := time.NewTimer(p.spacing - time.Since(p.told))
+	defer gate.Stop()
+	var news chan struct{}
+	for {
+		select {
+		case <-round.Done():
+			return
+		case <-over.C:
+			return
+		case <-gate.C:
+			news = p.a.news
+		case <-news:
+			p.spacing = min(max(2*p.spacing, minSpacing), maxSpacing)
+			if p.brought || time.Since(p.told) > maxSpacing {
+				p.spacing = minSpacing
+			}
+			p.told, p.brought = time.Now(), false
+			return
+		}
+	}
+}
+
+// interval is between rounds when requests are not held.
+func (a *Agent) interval() time.Duration {
+	if a.live() {
+		return a.cfg.Fallback
+	}
+	return a.cfg.Interval
 }
 
 // maxEager is how many answers may come at once before the interval is kept: a registry that
@@ -56,7 +99,7 @@ func (p *poller) round(ctx context.Context) time.Duration {
 	} else if granted {
 		p.validator = ""
 	}
-	if !time.Now().Before(p.nextTrust) {
+	if a.trustDue.Swap(false) || !time.Now().Before(p.nextTrust) {
 		p.trust(ctx)
 	}
 	if r := a.behind(); r != nil && ctx.Err() == nil {
@@ -80,17 +123,18 @@ func (p *poller) round(ctx context.Context) time.Duration {
 		if res.Waited {
 			return 0 // the next request is held, too
 		}
-		return backoff.Jitter(a.cfg.Interval)
+		return backoff.Jitter(a.interval())
 	}
 	if !a.consider(ctx, res) {
 		p.validator = "" // it is to be had again
 		return p.retry.Next()
 	}
+	p.brought = true
 	if p.eager++; time.Since(began) > time.Second {
 		p.eager = 1
 	}
 	if p.eager > maxEager {
-		return backoff.Jitter(a.cfg.Interval)
+		return backoff.Jitter(a.interval())
 	}
 	return 0 // the next request is held, or says that nothing changed
 }
@@ -188,6 +232,7 @@ func (a *Agent) accept(s verify.State) bool {
 	a.alarm(nil)
 	if cur.Digest() != s.Digest() {
 		a.cfg.Log.Info("new state", "generation", s.Generation(), "commit", s.Commit(), "digest", s.Digest())
+		a.event(wire.Event{Severity: "info", Reason: "NewState", Generation: s.Generation(), Message: fmt.Sprintf("a new state was verified, commit %.12s", s.Commit())})
 		a.newer()
 	}
 	return true
@@ -234,6 +279,7 @@ func (a *Agent) refreshTrust(ctx context.Context) (bool, error) {
 	a.root = newest
 	a.mu.Unlock()
 	a.cfg.Log.Info("trust changed", "version", newest.Version(), "before", before.Version())
+	a.event(wire.Event{Severity: "info", Reason: "TrustChanged", Message: fmt.Sprintf("root documents up to version %d, %d before", newest.Version(), before.Version())})
 	return true, nil
 }
 

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"selvedge/edge/auth"
 	"selvedge/edge/identity"
 	"selvedge/edge/pull"
 	"selvedge/internal/atomicfile"
@@ -15,16 +17,20 @@ import (
 	"selvedge/schema/trust"
 )
 
-// Settings are what 'selvedge-edge init' fixes about a node; they stand in agent.json
+// Settings are what 'selvedge-edge init' or 'join' fixes about a node; they stand in agent.json
 // of the agent's directory.
 type Settings struct {
-	Node            string `json:"node"`
-	Registry        string `json:"registry"` // https://host[:port]; http:// on loopback only
+	Node            string `json:"node,omitempty"`     // empty: a hub has not let it in yet
+	Registry        string `json:"registry,omitempty"` // https://host[:port]; http:// on loopback only; empty: the hub
 	Prefix          string `json:"prefix,omitempty"`
 	CAFile          string `json:"caFile,omitempty"`
 	CredentialsFile string `json:"credentialsFile,omitempty"`
 	AllowHTTP       bool   `json:"allowHTTP,omitempty"`
 	Fingerprint     string `json:"fingerprint"` // of the first root document, which was pinned
+
+	Hubs  []string `json:"hubs,omitempty"`  // https://host[:port], tried in turn
+	HubCA string   `json:"hubCA,omitempty"` // PEM file, in the agent's directory unless absolute; empty: the system's certificates
+	Code  string   `json:"code,omitempty"`  // of the request to join
 }
 
 const (
@@ -57,6 +63,8 @@ func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
 	}
 	before, err := loadSettings(dir)
 	switch {
+	case err == nil && before.Node == "":
+		return "", fmt.Errorf("%s waits for a hub to let it in; use another directory, or remove this one to start over with a new key", dir)
 	case err == nil && before.Node != s.Node:
 		return "", fmt.Errorf("%s was set up for node %q; use another directory, or remove this one to start over with a new key", dir, before.Node)
 	case err == nil && before.Fingerprint != s.Fingerprint:
@@ -71,12 +79,16 @@ func Init(dir string, s Settings, root []byte) (publicKey string, err error) {
 	if err := atomicfile.Write(filepath.Join(dir, rootFile), root, 0o600); err != nil {
 		return "", err
 	}
+	// last: a directory with settings is complete
+	return key.Public(), s.save(dir)
+}
+
+func (s Settings) save(dir string) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
-		return "", err
+		return err
 	}
-	// last: a directory with settings is complete
-	return key.Public(), atomicfile.Write(filepath.Join(dir, settingsFile), append(b, '\n'), 0o600)
+	return atomicfile.Write(filepath.Join(dir, settingsFile), append(b, '\n'), 0o600)
 }
 
 // guarded refuses a directory in which others could put a root of trust of their own.
@@ -95,12 +107,40 @@ func (s Settings) check() error {
 	if !nodestate.ValidNode(s.Node) {
 		return fmt.Errorf("%w: node name %q: want lower-case letters, digits and dashes, at most 63, a letter or digit first", ErrSettings, s.Node)
 	}
+	if len(s.Hubs) > 0 {
+		if _, err := auth.New(auth.Config{Hubs: s.Hubs}); err != nil {
+			return fmt.Errorf("%w: %w", ErrSettings, err)
+		}
+		if s.Registry == "" {
+			return nil
+		}
+	}
 	c, err := pull.New(s.pull())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSettings, err)
 	}
 	c.Close()
 	return nil
+}
+
+// client returns what asks the hubs.
+func (s Settings) client(dir string, key *identity.Key, now func() time.Time) (*auth.Client, error) {
+	var ca []byte
+	if name := s.hubCA(dir); name != "" {
+		var err error
+		if ca, err = os.ReadFile(name); err != nil {
+			return nil, fmt.Errorf("the hub's CA: %w", err)
+		}
+	}
+	return auth.New(auth.Config{Hubs: s.Hubs, CA: ca, PublicKey: key.Public(), Sign: key.Sign, Now: now})
+}
+
+// from names where states come from, for people.
+func (s Settings) from() string {
+	if s.Registry == "" && len(s.Hubs) > 0 {
+		return s.Hubs[0]
+	}
+	return s.Registry
 }
 
 func (s Settings) pull() pull.Config {
@@ -117,7 +157,7 @@ func LoadSettings(dir string) (Settings, error) {
 		err = guarded(dir)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("%s is not set up: %w; run 'selvedge-edge init'", dir, err)
+		return s, fmt.Errorf("%s is not set up: %w; run 'selvedge-edge join' or 'selvedge-edge init'", dir, err)
 	}
 	return s, err
 }

@@ -8,6 +8,7 @@ import (
 	"selvedge/edge/apply"
 	"selvedge/edge/identity"
 	"selvedge/edge/store"
+	"selvedge/schema/wire"
 )
 
 // Status is what the agent knows of its node.
@@ -21,6 +22,7 @@ type Status struct {
 	Update    Update       `json:"update,omitzero"`
 	Store     store.Status `json:"store"`
 	Apply     apply.Status `json:"apply,omitzero"`
+	Hub       *Hub         `json:"hub,omitempty"` // nil: the node has none
 }
 
 // Link is how the registry was last met.
@@ -55,19 +57,31 @@ func (s Status) Well() bool {
 
 // Status returns what is known now.
 func (a *Agent) Status() Status {
-	s := Status{Node: a.settings.Node, PublicKey: a.key.Public(), Registry: a.settings.Registry, Running: true,
-		Store: a.store.Status(), Apply: a.apply.Status()}
+	a.mu.Lock()
+	s := Status{Node: a.settings.Node, Registry: a.settings.from(), Running: true, Hub: a.hubStatus(), Link: a.link}
+	if a.key != nil {
+		s.PublicKey = a.key.Public()
+	}
+	a.mu.Unlock()
+	if !a.ready.Load() {
+		return s // there is no store before there is a name
+	}
+	s.Store, s.Apply = a.store.Status(), a.apply.Status()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Link, s.Update = a.link, a.next
+	s.Update = a.next
 	if s.Update.Phase == "" {
 		s.Update = a.now
 	}
 	if s.Update.Phase == "" {
 		s.Update.Phase = Idle
 	}
-	if a.refused != nil {
-		r := *a.refused
+	refused := a.refused
+	if refused == nil {
+		refused = a.misnamed
+	}
+	if refused != nil {
+		r := *refused
 		s.Refused = &r
 	}
 	return s
@@ -79,7 +93,10 @@ func ReadStatus(dir string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{Node: settings.Node, PublicKey: key.Public(), Registry: settings.Registry, Store: store.Status{Node: settings.Node}}
+	s := Status{Node: settings.Node, PublicKey: key.Public(), Registry: settings.from(), Store: store.Status{Node: settings.Node}}
+	if len(settings.Hubs) > 0 {
+		s.Hub = &Hub{URLs: settings.Hubs, Joining: settings.Node == "", Code: settings.Code}
+	}
 	if st, err := store.Read(filepath.Join(dir, storeDir), settings.Node, key.Public()); err == nil {
 		s.Store = st // otherwise it never ran
 	}
@@ -170,6 +187,7 @@ func (a *Agent) alarm(r *Refusal) {
 	a.refused = r
 	a.mu.Unlock()
 	if r != nil && (was == nil || was.Message != r.Message) {
+		a.event(wire.Event{Severity: "error", Reason: "Refused", Generation: r.Generation, Message: r.Message})
 		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "err", r.Message)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"selvedge/edge/apply"
 	"selvedge/edge/verify"
 	"selvedge/internal/backoff"
+	"selvedge/schema/wire"
 )
 
 // maxTrials is how often a state may be begun before it is good: one that takes the
@@ -66,6 +67,7 @@ func (a *Agent) start(ctx context.Context, s verify.State) {
 		return
 	}
 	a.cfg.Log.Info("started from disk", "generation", s.Generation(), "digest", s.Digest())
+	a.changed() // it may grant less than the one before
 }
 
 // measure has the state on its way judged by what it changes against the last good one:
@@ -163,6 +165,7 @@ func (a *Agent) activate(s verify.State) bool {
 		a.cfg.Log.Error("count the start of a state", "err", err)
 	}
 	a.note(&a.next, Update{})
+	a.changed() // it may grant less than the one before
 	return true
 }
 
@@ -263,6 +266,7 @@ func (a *Agent) commit(s verify.State) error {
 		return err
 	}
 	a.cfg.Log.Info("state is healthy", "generation", s.Generation(), "digest", s.Digest())
+	a.event(wire.Event{Severity: "info", Reason: "Applied", Generation: s.Generation(), Message: fmt.Sprintf("everything is healthy, commit %.12s", s.Commit())})
 	a.note(&a.now, Update{Phase: Idle})
 	return nil
 }
@@ -303,6 +307,7 @@ func (a *Agent) goBack(ctx context.Context, s verify.State, why error) bool {
 // reject refuses a state for good and says so.
 func (a *Agent) reject(s verify.State, why error) {
 	a.cfg.Log.Error("state failed; going back to the last good one", "generation", s.Generation(), "digest", s.Digest(), "err", why)
+	a.event(wire.Event{Severity: "error", Reason: "RolledBack", Generation: s.Generation(), Message: why.Error()})
 	if err := a.store.Reject(s.Digest(), why.Error()); err != nil {
 		a.cfg.Log.Error("remember the failed state", "err", err)
 	}
@@ -340,6 +345,7 @@ func (a *Agent) stuck(u *Update, to Update) {
 	a.mu.Unlock()
 	a.note(u, to)
 	if !same {
+		a.event(wire.Event{Severity: "warning", Reason: "UpdateStuck", Generation: to.Generation, Message: to.Error})
 		a.cfg.Log.Warn("update does not get on; trying again", "phase", to.Phase, "generation", to.Generation, "err", to.Error)
 	}
 }

@@ -22,12 +22,14 @@ func initCommand() *cobra.Command {
 		Short: "Make this node's key and pin the root of trust",
 		Long: `init prepares this machine as a node. It makes the node's own key, pins the platform's first
 root document, and prints the public key to be put into Git. It may be run again to change
-where states are pulled from; it never replaces a key or a root.`,
-		Example: "  selvedge-edge init --node gw-7 --registry https://selvedge.example --root 1.root.json --fingerprint sha256:…",
+where states are pulled from; it never replaces a key or a root. It dials nobody; with a join
+line, 'selvedge-edge join' does it all.`,
+		Example: `  selvedge-edge init --node gw-7 --hub https://hub.example --ca ca.pem --root 1.root.json --fingerprint sha256:…
+  selvedge-edge init --node gw-7 --registry https://selvedge.example --root 1.root.json --fingerprint sha256:…`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if s.Node == "" || s.Registry == "" || root == "" {
-				return exit.Usagef("--node, --registry and --root are needed; see 'selvedge-edge init --help'")
+			if s.Node == "" || s.Registry == "" && len(s.Hubs) == 0 || root == "" {
+				return exit.Usagef("--node, --registry or --hub, and --root are needed; see 'selvedge-edge init --help'")
 			}
 			doc, err := readBounded(root, trust.MaxSize)
 			if err != nil {
@@ -40,6 +42,9 @@ where states are pulled from; it never replaces a key or a root.`,
 				if *f, err = filepath.Abs(*f); err != nil { // the agent starts elsewhere
 					return err
 				}
+			}
+			if len(s.Hubs) > 0 {
+				s.HubCA = s.CAFile
 			}
 			public, err := edge.Init(dir(c), s, doc)
 			if errors.Is(err, edge.ErrSettings) {
@@ -56,11 +61,12 @@ where states are pulled from; it never replaces a key or a root.`,
 	}
 	f := c.Flags()
 	f.StringVar(&s.Node, "node", "", "name of this node in the config repo (required)")
-	f.StringVar(&s.Registry, "registry", "", "where states are pulled from: https://host[:port] (required)")
+	f.StringVar(&s.Registry, "registry", "", "where states are pulled from: https://host[:port] (default: the hub)")
+	f.StringSliceVar(&s.Hubs, "hub", nil, "hub for the live connection: https://host[:port]; may be given several times")
 	f.StringVar(&s.Prefix, "prefix", "", "prefix of the repositories, as the reconciler has it")
 	f.StringVar(&root, "root", "", "the platform's first root document, 1.root.json (required)")
 	f.StringVar(&s.Fingerprint, "fingerprint", "", "what 'selvedge keys root show' prints; refuses any other root document")
-	f.StringVar(&s.CAFile, "ca", "", "PEM file of the CA that the registry's certificate is checked against")
+	f.StringVar(&s.CAFile, "ca", "", "PEM file of the CA that the certificates of registry and hub are checked against")
 	f.StringVar(&s.CredentialsFile, "credentials", "", "file with 'user:password' or 'Bearer TOKEN' for the registry, mode 0600")
 	f.BoolVar(&s.AllowHTTP, "plain-http", false, "allow http:// beyond loopback: states stay signed, but anyone can read them")
 	return c

@@ -11,6 +11,7 @@ import (
 
 	"selvedge/edge"
 	"selvedge/edge/apply/containerd"
+	"selvedge/edge/journal"
 )
 
 // collect has the agent collect garbage sooner than Go does: it has little to do, and the
@@ -33,18 +34,26 @@ and applies them. Containers keep running when the agent stops.`,
 				level = slog.LevelDebug
 			}
 			debug.SetGCPercent(collect)
-			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			d, err := filepath.Abs(dir(c))
 			if err != nil {
 				return err
 			}
+			if _, err := edge.LoadSettings(d); err != nil {
+				return err // before the log makes the directory
+			}
+			kept := journal.New(journal.Config{Dir: filepath.Join(d, "log"), Out: os.Stderr, Level: level})
+			defer kept.Close()
+			log := slog.New(kept.Handler())
 			rt.Log = log
 			if rt.DataDir == "" {
 				rt.DataDir = filepath.Join(d, "containers")
 			}
+			if rt.HostsDir == "" {
+				rt.HostsDir = filepath.Join(rt.DataDir, "certs.d")
+			}
 			runtime := containerd.New(rt)
 			defer runtime.Close()
-			return edge.New(edge.Config{Dir: d, Runtime: runtime, Interval: interval, Log: log}).Run(c.Context())
+			return edge.New(edge.Config{Dir: d, Runtime: runtime, Interval: interval, Log: log, HostsDir: rt.HostsDir, Journal: kept}).Run(c.Context())
 		},
 	}
 	f := c.Flags()

@@ -65,9 +65,19 @@ func printStatus(out io.Writer, s edge.Status) error {
 		// on one line, whatever a container printed
 		fmt.Fprintf(w, "%s\t%s\n", name, strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 	}
-	line("node", "%s", s.Node)
+	if s.Node == "" {
+		line("node", "no name yet; public key %s", s.PublicKey)
+	} else {
+		line("node", "%s", s.Node)
+	}
 	if !s.Running {
 		line("agent", "does not run; what follows is from its files")
+	}
+	if s.Hub != nil {
+		hubLines(line, s.Hub)
+		if s.Hub.Joining {
+			return w.Flush()
+		}
 	}
 	switch cur := s.Store.Current; {
 	case cur == nil:
@@ -124,4 +134,25 @@ func printStatus(out io.Writer, s edge.Status) error {
 		}
 	}
 	return w.Flush()
+}
+
+// hubLines tell how the node stands with its hub.
+func hubLines(line func(name, format string, args ...any), h *edge.Hub) {
+	urls := strings.Join(h.URLs, ", ")
+	switch {
+	case h.Joining && h.Code != "":
+		line("hub", "%s, waits for approval: selvedge node approve %s", urls, h.Code)
+	case h.Joining:
+		line("hub", "%s, waits for approval: selvedge node pending", urls)
+	case h.Connected:
+		line("hub", "%s, connected since %s", urls, h.Since.Format(time.RFC3339))
+	default:
+		line("hub", "%s, not connected", urls)
+	}
+	if h.Error != "" {
+		line("", "since %s: %s", h.Since.Format(time.RFC3339), h.Error)
+	}
+	if h.Streams > 0 {
+		line("", "%d streams of logs or commands are open", h.Streams)
+	}
 }
