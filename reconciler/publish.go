@@ -23,6 +23,7 @@ func (r *Reconciler) publish(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
+	p.heads = heads
 	if err := r.noteSigner(heads); err != nil {
 		return err
 	}
@@ -46,6 +47,10 @@ func (r *Reconciler) publish(ctx context.Context, p *pass) error {
 			return err
 		}
 		p.signed += len(artifacts)
+		for _, a := range artifacts {
+			heads[a.Node] = nodestate.Head{Generation: a.Generation, ContentDigest: p.result.Nodes[a.Node].Digest}
+			r.touched[a.Node] = a.Generation
+		}
 	}
 	var gone []string
 	for name, h := range heads {
@@ -61,6 +66,11 @@ func (r *Reconciler) publish(ctx context.Context, p *pass) error {
 		r.cfg.Log.Info("states withdrawn: the nodes are no longer in the repo, or have no identity", "nodes", gone)
 		if err := r.cfg.Publisher.Remove(ctx, gone); err != nil {
 			return err
+		}
+		for _, name := range gone {
+			delete(heads, name)
+			delete(r.touched, name)
+			r.gone[name] = struct{}{}
 		}
 	}
 	return r.signedAnew(p)

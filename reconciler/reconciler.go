@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"selvedge/internal/backoff"
+	"selvedge/reconciler/feed"
 	"selvedge/reconciler/git"
 	"selvedge/reconciler/resolve"
 	"selvedge/reconciler/sign"
@@ -31,7 +32,7 @@ type Publisher interface {
 	PutTrust(ctx context.Context, docs [][]byte) error
 }
 
-// Config is what a Reconciler works with. All fields but the last two are needed.
+// Config is what a Reconciler works with. All fields up to DataDir are needed.
 type Config struct {
 	Git       *git.Source
 	Validator *validate.Validator
@@ -40,6 +41,8 @@ type Config struct {
 	TrustDir  string // root documents, see package trustdir
 	DataDir   string // what was accepted last is kept here
 	Log       *slog.Logger
+	Feed      *feed.Feed // tells hubs; nil: nobody does
+	Prefix    string     // of the published repositories, for hubs
 
 	TrustInterval time.Duration // between looks at TrustDir; 0 means 5 s
 }
@@ -53,6 +56,12 @@ type Reconciler struct {
 	signedBy signedBy
 	trust    string // digest of the root documents that are published
 
+	fingerprint string // of the first one
+	told        told
+	appsOf      map[string]appsOf
+	touched     map[string]int64    // nodes with states signed since the last announcement
+	gone        map[string]struct{} // and those withdrawn
+
 	mu     sync.Mutex
 	status Status
 }
@@ -65,7 +74,10 @@ func New(cfg Config) *Reconciler {
 	if cfg.TrustInterval <= 0 {
 		cfg.TrustInterval = 5 * time.Second
 	}
-	return &Reconciler{cfg: cfg, resolver: resolve.New(resolve.Config{})}
+	return &Reconciler{
+		cfg: cfg, resolver: resolve.New(resolve.Config{}),
+		appsOf: map[string]appsOf{}, touched: map[string]int64{}, gone: map[string]struct{}{},
+	}
 }
 
 // ErrStalled marks what only a new commit, or a person, can mend: the loop waits
@@ -77,6 +89,7 @@ type pass struct {
 	commit   *git.Commit
 	fleet    *fleet.Fleet
 	result   *resolve.Result
+	heads    map[string]nodestate.Head // as published, with this pass's
 	problems []fleet.Problem
 	signed   int
 	removed  int
@@ -95,8 +108,10 @@ func (r *Reconciler) steps() []step {
 		{"fetch", r.fetch},
 		{"validate", r.validate},
 		{"resolve", r.resolve},
+		{"revoke", r.revoke},
 		{"publish", r.publish},
 		{"accept", r.accept},
+		{"announce", r.announce},
 	}
 }
 
@@ -176,6 +191,9 @@ func (r *Reconciler) load() (err error) {
 		return err
 	}
 	if r.signedBy, err = loadSignedBy(filepath.Join(r.cfg.DataDir, signedByFile)); err != nil {
+		return err
+	}
+	if err := r.recall(); err != nil {
 		return err
 	}
 	r.loaded = true

@@ -56,6 +56,7 @@ func (p *pass) seen() Commit {
 }
 
 func (r *Reconciler) failed(p *pass, err error) {
+	defer func() { r.trouble(p, r.Status()) }()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.status

@@ -23,6 +23,7 @@ func (r *Reconciler) publishTrust(ctx context.Context, _ *pass) error {
 	if err != nil {
 		return fmt.Errorf("root of trust: %w", err)
 	}
+	r.fingerprint = chain.First.Fingerprint()
 	if digest := digestOf(chain); digest != r.trust {
 		if err := r.cfg.Publisher.PutTrust(ctx, chain.Docs); err != nil {
 			return err

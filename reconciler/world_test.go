@@ -20,6 +20,7 @@ import (
 
 	"selvedge/edge/verify"
 	"selvedge/reconciler"
+	"selvedge/reconciler/feed"
 	"selvedge/reconciler/git"
 	"selvedge/reconciler/publish"
 	"selvedge/reconciler/sign"
@@ -56,6 +57,7 @@ type world struct {
 	store  *publish.Store
 	pub    reconciler.Publisher
 	v      *validate.Validator
+	feed   *feed.Feed
 	r      *reconciler.Reconciler
 	branch string
 }
@@ -219,10 +221,13 @@ func (w *world) start() *reconciler.Reconciler {
 		w.must(err)
 		w.store, pub = store, store
 	}
+	var err error
+	w.feed, err = feed.Open(feed.Config{Path: filepath.Join(w.data, "roster.db"), Log: quiet()})
+	w.must(err)
 	w.v = validate.New(validate.Config{CacheFile: filepath.Join(w.data, "validate.db"), Log: quiet()})
 	w.r = reconciler.New(reconciler.Config{
 		Git:       git.New(git.Config{Remote: w.repo, Branch: w.branch, Dir: filepath.Join(w.data, "git"), Log: quiet()}),
-		Validator: w.v, Signer: w.signer, Publisher: pub, TrustDir: w.trust, DataDir: w.data, Log: quiet(),
+		Validator: w.v, Signer: w.signer, Publisher: pub, TrustDir: w.trust, DataDir: w.data, Log: quiet(), Feed: w.feed,
 		TrustInterval: 20 * time.Millisecond,
 	})
 	w.Cleanup(w.stop)
@@ -235,6 +240,10 @@ func (w *world) stop() {
 	if w.v != nil {
 		w.must(w.v.Close())
 		w.v = nil
+	}
+	if w.feed != nil {
+		w.must(w.feed.Close())
+		w.feed = nil
 	}
 	if w.store != nil {
 		w.must(w.store.Close())

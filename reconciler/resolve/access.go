@@ -75,7 +75,7 @@ func declared(at string, src *fleet.Source) *declaration {
 		a.Kind, a.Title = "workspace", u.Workspace.Title
 	case at == "":
 		a.Kind, a.Title = "platform", u.Platform.Name
-	case u.Folder != nil && src.Entities["folder"].Scope == at:
+	case u.Folder != nil:
 		a.Title = u.Folder.Title
 	}
 	a.Identity = own(src, "identity", u.Identity)
@@ -153,8 +153,8 @@ func depth(at string) int {
 	return 1 + strings.Count(at, "/")
 }
 
-// within reports whether a directory is another one or below it.
-func within(at, dir string) bool { return dir == "" || at == dir || strings.HasPrefix(at, dir+"/") }
+// Within reports whether a directory is another one or below it.
+func Within(at, dir string) bool { return dir == "" || at == dir || strings.HasPrefix(at, dir+"/") }
 
 // holding is an identity's name, or the hash of a token, that a directory holds.
 type holding struct{ at, name, token string }
@@ -228,7 +228,7 @@ func (a *access) losers(all []holding, had func(*Access) bool) []holding {
 	}
 	var left, out []holding
 	for _, h := range all {
-		below := slices.ContainsFunc(all, func(o holding) bool { return o.at != h.at && within(h.at, o.at) })
+		below := slices.ContainsFunc(all, func(o holding) bool { return o.at != h.at && Within(h.at, o.at) })
 		switch {
 		case !below:
 			left = append(left, h)
@@ -266,7 +266,7 @@ func other(all []holding, h holding) string {
 // refuse refuses a directory and all below it.
 func (a *access) refuse(at string) (news bool) {
 	for d := range a.fresh {
-		if !within(d, at) || a.isRefused(d) {
+		if !Within(d, at) || a.isRefused(d) {
 			continue
 		}
 		news = true

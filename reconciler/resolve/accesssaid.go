@@ -15,7 +15,7 @@ func (a *access) settled() map[string]*Access {
 	out := map[string]*Access{}
 	names, hashes := a.holdings()
 	above := func(all []holding, at string) bool {
-		return slices.ContainsFunc(all, func(o holding) bool { return o.at != at && within(at, o.at) })
+		return slices.ContainsFunc(all, func(o holding) bool { return o.at != at && Within(at, o.at) })
 	}
 	for _, at := range a.paths() {
 		now := a.now(at)
@@ -46,7 +46,7 @@ func (a *access) problems() map[string][]fleet.Problem {
 			p := a.problem(fleet.Error, at, f.kind, f.name, f.message)
 			said := false
 			for ws := range a.c.all {
-				if within(ws, at) {
+				if Within(ws, at) {
 					p.Workspace = ws
 					out[ws] = append(out[ws], p)
 					said = true
@@ -100,7 +100,7 @@ func (a *access) warnings(all map[string]*Access) []fleet.Problem {
 				switch {
 				case t.Scope != "" && !a.there[t.Scope]:
 					warn(at, "identity", name, "token.%s.scope: there is no directory %s, so that the token opens nothing; name one that is there", token, t.Scope)
-				case t.Scope != "" && !within(t.Scope, at) && !within(at, t.Scope):
+				case t.Scope != "" && !Within(t.Scope, at) && !Within(at, t.Scope):
 					warn(at, "identity", name, "token.%s.scope: %s is not below %s, where the identity counts, so that the token opens nothing; declare the identity in a directory above both", token, t.Scope, at)
 				}
 			}
@@ -115,7 +115,7 @@ func (a *access) warnings(all map[string]*Access) []fleet.Problem {
 		for name, g := range x.Guide {
 			for n := 1; n <= len(g.Prefix); n++ {
 				for _, o := range guides[g.Prefix[:n]] {
-					near := within(at, o.at) || within(o.at, at)
+					near := Within(at, o.at) || Within(o.at, at)
 					once := n < len(g.Prefix) || o.at < at || o.at == at && o.name < name
 					if near && once {
 						warn(at, "accessGuide", name, "names that begin with %q begin with %q of guide %q of %s too; choose prefixes of which none begins another", g.Prefix, g.Prefix[:n], o.name, strings.TrimSuffix(o.at, "/"))

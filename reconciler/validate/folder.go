@@ -22,7 +22,7 @@ func (u *unit) declared() {
 	values := map[string]any{}
 	for _, kind := range []string{"platform", "folder"} {
 		v := u.value.LookupPath(cue.MakePath(cue.Str(kind)))
-		if !v.Exists() {
+		if !v.Exists() || kind == "folder" && !u.declares(kind) {
 			continue
 		}
 		if b, err := v.MarshalJSON(); err == nil { // else a workspace says it
@@ -61,4 +61,16 @@ func (u *unit) declared() {
 		return
 	}
 	u.res.Unit = b
+}
+
+// declares tells whether a file of the directory itself has a field.
+func (u *unit) declares(name string) bool {
+	for _, f := range u.own {
+		for _, d := range f.Decls {
+			if labelOf(d) == name {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -3,15 +3,12 @@ package follow
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
+	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
 )
-
-// nodeName is that of the schema: names are bus subjects and repositories.
-var nodeName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // maxHistory is how many changes a view holds; the reconciler keeps as many.
 const maxHistory = 200
@@ -19,7 +16,7 @@ const maxHistory = 200
 // with returns the view after a change, and what the change did. The view itself stays as it is.
 func (v *View) with(g *group, now time.Time) (*View, Delta, error) {
 	for name := range g.Nodes {
-		if !nodeName.MatchString(name) {
+		if !nodestate.ValidNode(name) { // names are bus subjects and repositories
 			return nil, Delta{}, fmt.Errorf("%.80q is no name of a node", name)
 		}
 	}

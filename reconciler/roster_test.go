@@ -1,0 +1,169 @@
+package reconciler_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"selvedge/schema/roster"
+)
+
+// told returns what hubs are told now.
+func (w *world) told() roster.Event {
+	w.Helper()
+	e, ok, err := w.feed.Last()
+	w.must(err)
+	if !ok {
+		w.Fatal("nothing was told yet")
+	}
+	return e
+}
+
+const (
+	hash1 = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+	hash2 = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+)
+
+func people(scope, name, hash string) string {
+	return fmt.Sprintf(`package fleet
+
+identity: %q: {groups: ["g"], token: t: {hash: %q, expires: "2030-01-31T00:00:00Z"%s}}
+roleBinding: "b-%s": {role: "viewer", subjects: ["user:%s"]}
+`, name, hash, scope, name, name)
+}
+
+func TestRoster(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	if _, ok, err := w.feed.Last(); ok || err != nil {
+		t.Fatal("something is told before anything is known", err)
+	}
+	commit := w.push("one", map[string]string{
+		"folders/a/people.cue": people("", "ana", hash1),
+		// a folder without a workspace below
+		"folders/c/folder.cue": "package fleet\n\nfolder: title: \"C\"\naccessGuide: box: {prefix: \"box-\", labels: role: \"gateway\"}\n",
+	})
+	w.once()
+	e := w.told()
+	f := e.Fleet
+	if f.Platform != "Acme" || f.InForce.Hash != commit || f.Seen != f.InForce || f.Fingerprint == "" || e.Trust == "" || f.Error != "" {
+		t.Errorf("fleet %+v", f)
+	}
+	gw := e.Nodes["gw-1"]
+	g := w.generations()
+	if len(e.Nodes) != 3 || gw.Workspace != "folders/a/line-1" || gw.PublicKey != w.keys["gw-1"] || gw.Labels["role"] != "gateway" ||
+		gw.Generation != g["gw-1"] || gw.Commit != commit || !slices.Equal(gw.Apps, []string{"web"}) || len(gw.Images) != 1 || gw.Digest == "" {
+		t.Errorf("node %+v", gw)
+	}
+	if len(e.Changes) != 1 || e.Changes[0].Hash != commit || !maps.Equal(e.Changes[0].Nodes, g) || e.Changes[0].Count != 3 {
+		t.Errorf("changes %+v", e.Changes)
+	}
+	if s := f.Scopes; s[""].Kind != "platform" || s["folders/a"].Title != "A" || s["folders/a/line-1"].Kind != "workspace" || s["folders/c"].Kind != "folder" {
+		t.Errorf("scopes %v", s)
+	}
+	if id := f.Identities["ana"]; id.Scope != "folders/a" || id.Tokens["t"].Hash != hash1 || id.Tokens["t"].Scope != "folders/a" {
+		t.Errorf("identity %+v: its tokens open what is below the folder, no more", id)
+	}
+	if len(f.Bindings) != 1 || f.Bindings[0].Scope != "folders/a" || f.Guides["folders/c/box"].Prefix != "box-" {
+		t.Errorf("bindings %v, guides %v", f.Bindings, f.Guides)
+	}
+	if apps := f.Apps["folders/a/line-1"]; len(apps) != 1 || apps[0] != (roster.App{Name: "web", Scope: "folders/a/line-1"}) {
+		t.Errorf("apps %v", apps)
+	}
+
+	// a change of one workspace; a node and a folder go
+	second := w.push("two", map[string]string{app1: app("two"), line2: workspace("Line 2"), "folders/c/folder.cue": ""})
+	w.once()
+	e = w.told()
+	g = w.generations()
+	c := e.Changes[len(e.Changes)-1]
+	if _, there := e.Nodes["gw-3"]; there || len(e.Changes) != 2 || c.Hash != second || len(c.Nodes) != 2 || c.Nodes["gw-1"] != g["gw-1"] || !slices.Equal(c.Removed, []string{"gw-3"}) {
+		t.Errorf("nodes %v, change %+v", e.Nodes, c)
+	}
+	if len(e.Fleet.Guides) != 0 || e.Fleet.Scopes["folders/c"].Kind != "" {
+		t.Error("a folder that is gone")
+	}
+
+	// a restart, and a look without news, tell nothing new
+	w.start()
+	w.must(w.r.Recall())
+	w.once()
+	if again := w.told(); len(again.Changes) != 2 || again.Nodes["gw-1"].Commit != second {
+		t.Errorf("after a restart: %+v", again.Changes)
+	}
+}
+
+// TestRosterHolds holds that a broken commit locks nobody out, and lets nobody back in.
+func TestRosterHolds(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.push("one", map[string]string{
+		"folders/a/people.cue": people("", "ana", hash1), "folders/b/line-2/people.cue": people("", "ben", hash2),
+	})
+	w.once()
+	before := w.told()
+
+	// the workspace of ben, and the folder of ana, each with what removes them and a mistake
+	w.push("broken", map[string]string{
+		"folders/a/people.cue": "package fleet\n\nfolder: titel: \"A\"\n", "folders/b/line-2/people.cue": "package fleet\n\nap: x: 1\n",
+	})
+	w.once()
+	e := w.told()
+	if e.Fleet.Identities["ana"].Tokens["t"].Hash != hash1 || e.Fleet.Identities["ben"].Tokens["t"].Hash != hash2 || len(e.Fleet.Bindings) != 2 {
+		t.Errorf("people of refused directories: %+v", e.Fleet.Identities)
+	}
+	for name, n := range before.Nodes {
+		got := e.Nodes[name]
+		if got.Held == "" || got.PublicKey != n.PublicKey || got.Generation != n.Generation || !maps.Equal(got.Labels, n.Labels) || !slices.Equal(got.Apps, n.Apps) {
+			t.Errorf("held node %s: %+v, was %+v", name, got, n)
+		}
+	}
+	if len(e.Fleet.Problems) == 0 || len(e.Fleet.Apps["folders/a/line-1"]) != 1 {
+		t.Errorf("problems %v, apps %v", e.Fleet.Problems, e.Fleet.Apps)
+	}
+	// after a restart, with nothing but what is on disk
+	w.start()
+	w.once()
+	if e := w.told(); len(e.Fleet.Identities) != 2 || e.Nodes["gw-1"].PublicKey == "" {
+		t.Errorf("after a restart: %+v", e.Fleet.Identities)
+	}
+	// what was removed is gone when the directory is good again, and stays gone in a broken one
+	w.push("mended", map[string]string{"folders/a/people.cue": "", "folders/b/line-2/people.cue": ""})
+	w.once()
+	if e := w.told(); len(e.Fleet.Identities) != 0 || len(e.Fleet.Bindings) != 0 || e.Nodes["gw-1"].Held != "" {
+		t.Errorf("after removal: %+v", e.Fleet)
+	}
+	w.push("broken again", map[string]string{"folders/a/people.cue": people("", "ana", hash1) + "\nap: x: 1\n"})
+	w.once()
+	if e := w.told(); len(e.Fleet.Identities) != 0 {
+		t.Errorf("a broken commit lets back in: %+v", e.Fleet.Identities)
+	}
+	// a commit that is refused as a whole changes nothing but what is said of it
+	w.push("no platform", map[string]string{"platform.cue": "package fleet\n"})
+	if err := w.r.Once(t.Context()); err == nil {
+		t.Fatal("accepted")
+	}
+	if e := w.told(); !strings.Contains(e.Fleet.Error, "refused as a whole") || e.Fleet.Seen == e.Fleet.InForce || len(e.Nodes) != 3 || e.Nodes["gw-3"].Generation == 0 {
+		t.Errorf("fleet %+v", e.Fleet)
+	}
+}
+
+// TestRosterKeys holds that a key that is replaced or taken out is told.
+func TestRosterKeys(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.push("one", nil)
+	w.once()
+	w.keys["gw-1"] = nodeKey(t)
+	w.push("another key", map[string]string{line1: workspace("Line 1", w.node("gw-1"), "node: \"gw-2\": labels: role: \"gateway\"\n")})
+	w.once()
+	e := w.told()
+	if e.Nodes["gw-1"].PublicKey != w.keys["gw-1"] || e.Nodes["gw-1"].Generation != w.generations()["gw-1"] {
+		t.Errorf("gw-1: %+v", e.Nodes["gw-1"])
+	}
+	if n, there := e.Nodes["gw-2"]; !there || n.PublicKey != "" || n.Generation != 0 || n.Labels["role"] != "gateway" {
+		t.Errorf("gw-2 awaits an identity: %+v", n)
+	}
+}
