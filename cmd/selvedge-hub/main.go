@@ -32,11 +32,20 @@ or write to Git.
 
 Exit codes: 0 done, 1 findings, 2 wrong usage, 3 the environment.`,
 	}
-	root.AddCommand(&cobra.Command{
+	root.PersistentFlags().String("data", "/var/lib/selvedge-hub", "directory for keys, certificate, status and audit log")
+	root.AddCommand(runCommand(), statusCommand(), caCommand(), busConfigCommand(), auditCommand(), openapiCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run:   func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), version.String("selvedge-hub")) },
 	})
 	return root
+}
+
+func data(c *cobra.Command) string {
+	d, err := c.Flags().GetString("data")
+	if err != nil {
+		panic(err) // declared above for every command
+	}
+	return d
 }

@@ -1,0 +1,83 @@
+package hub
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"selvedge/reconciler/hub/registry"
+)
+
+// Config is what a Hub works with.
+type Config struct {
+	DataDir string   // keys, certificate, status, audit log; made if missing
+	Listen  string   // host:port of the one port
+	URLs    []string // https://host[:port], as nodes and people dial it; the first is given to people
+
+	CertFile, KeyFile string // PEM; empty: self-made, with an authority of its own
+	CAFile            string // PEM, with CertFile: what join lines pin; empty: a public authority
+
+	Reconciler    string      // unix:PATH or https://host:port
+	ReconcilerTLS *tls.Config // for https
+	// States is the registry that the reconciler pushes states to, if it serves none itself.
+	States *States
+	Images []registry.Upstream
+
+	BusServers []string // an external NATS cluster; empty: embedded
+	BusCA      string
+	BusListen  string // for nodes without WebSocket; empty: none
+
+	Metrics string // host:port on loopback, or "": only on the one port, for those who see the platform
+	Log     *slog.Logger
+}
+
+// States is a registry of states.
+type States struct {
+	URL             string // https://host[:port]; http:// on loopback
+	CA              string // PEM file
+	CredentialsFile string // one line: user:password, or Bearer and a token
+}
+
+// ErrConfig marks settings that cannot be right.
+var ErrConfig = errors.New("wrong setting")
+
+func (c *Config) check() error {
+	if len(c.URLs) == 0 {
+		return fmt.Errorf("%w: under which address do nodes and people dial the hub? --url https://hub.example:8443", ErrConfig)
+	}
+	for i, s := range c.URLs {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("%w: --url %q; give https://host or https://host:port", ErrConfig, s)
+		}
+		c.URLs[i] = "https://" + strings.ToLower(u.Host)
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return fmt.Errorf("%w: --tls-cert and --tls-key belong together", ErrConfig)
+	}
+	if c.Reconciler == "" {
+		return fmt.Errorf("%w: where is the reconciler? --reconciler unix:PATH or https://host:port", ErrConfig)
+	}
+	return nil
+}
+
+// names are the hosts of URLs, for a self-made certificate.
+func (c *Config) names() []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	for _, s := range c.URLs {
+		u, err := url.Parse(s)
+		if err != nil {
+			continue // checked before
+		}
+		host := u.Hostname()
+		if addr, err := netip.ParseAddr(host); err == nil {
+			host = addr.Unmap().String()
+		}
+		names = append(names, host)
+	}
+	return names
+}

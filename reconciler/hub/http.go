@@ -1,0 +1,124 @@
+package hub
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"selvedge/internal/control"
+	"selvedge/internal/version"
+	"selvedge/reconciler/access"
+	"selvedge/reconciler/hub/api"
+	"selvedge/schema/wire"
+)
+
+// handler is what the one port serves.
+func (h *Hub) handler() (http.Handler, error) {
+	rest, err := api.New(api.Config{Ops: h.ops, Log: h.log})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", h.enrol.Handler())
+	mux.Handle(wire.PathBus, h.bus.Tunnel())
+	mux.Handle(wire.PathV2, h.registry)
+	mux.Handle("/api/", rest)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if why := h.unwell(); why != "" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(why + "\n"))
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	measured := h.measured()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="selvedge"`)
+			http.Error(w, "metrics tell about the whole fleet: show an API token of who may see the platform", http.StatusUnauthorized)
+			return
+		}
+		caller, err := h.ops.Authenticate(token, r.RemoteAddr)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		if d := access.Decide(h.follow.View().Fleet.Bindings, caller.Subject, "", access.View); !d.Allowed {
+			http.Error(w, d.Reason, http.StatusForbidden)
+			return
+		}
+		measured.ServeHTTP(w, r)
+	})
+	return mux, nil
+}
+
+// unwell says why nodes are better sent to another hub; empty: all is well. The reconciler
+// being away is no such reason.
+func (h *Hub) unwell() string {
+	select {
+	case <-h.bus.Ready():
+		return ""
+	default:
+		return "the bus is not up"
+	}
+}
+
+// measured serves the metrics of the hub.
+func (h *Hub) measured() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(h.bus.Collectors()...)
+	r.MustRegister(h.status.Collectors()...)
+	r.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_roster_age_seconds", Help: "Time since the reconciler last told something."}, func() float64 {
+			v := h.follow.View()
+			if v.At.IsZero() {
+				return -1
+			}
+			return time.Since(v.At).Seconds()
+		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "selvedge_hub_connections_refused_total", Help: "Connections closed because their source had too many."}, func() float64 {
+			return float64(h.server.Refused())
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version.Version}}, func() float64 { return 1 }),
+	)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+}
+
+// Status is what the hub tells people on its machine.
+type Status struct {
+	Version string    `json:"version"`
+	Address string    `json:"address"`
+	URLs    []string  `json:"urls"`
+	CA      string    `json:"ca,omitempty"` // sha256: digest; empty: a public authority
+	Began   time.Time `json:"began"`
+	Ready   bool      `json:"ready"`
+	Why     string    `json:"why,omitempty"` // it is not
+	Roster  time.Time `json:"roster,omitzero"`
+	Commit  string    `json:"commit,omitempty"` // in force
+	Nodes   int       `json:"nodes"`
+	Audit   string    `json:"audit"` // head of the audit log: keep it elsewhere to notice lines cut off
+}
+
+// Status returns what is known now.
+func (h *Hub) Status() Status {
+	v := h.follow.View()
+	why := h.unwell()
+	head := h.audit.Head()
+	return Status{Version: version.Version, Address: h.Addr(), URLs: h.cfg.URLs, CA: h.cert.Fingerprint(), Began: h.began,
+		Ready: why == "", Why: why, Roster: v.At, Commit: v.Fleet.InForce.Hash, Nodes: len(v.Names()),
+		Audit: fmt.Sprintf("%d %s", head.Seq, head.Hash)}
+}
+
+func (h *Hub) controls() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { control.Reply(w, h.Status(), nil) })
+	return mux
+}

@@ -1,0 +1,316 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"selvedge/internal/control"
+	"selvedge/internal/serve"
+	"selvedge/reconciler/hub/audit"
+	"selvedge/reconciler/hub/bus"
+	"selvedge/reconciler/hub/cert"
+	"selvedge/reconciler/hub/enrol"
+	"selvedge/reconciler/hub/follow"
+	"selvedge/reconciler/hub/ops"
+	"selvedge/reconciler/hub/registry"
+	"selvedge/reconciler/hub/status"
+	"selvedge/schema/hubapi"
+	"selvedge/schema/roster"
+	"selvedge/schema/wire"
+)
+
+// CertDir is where a self-made certificate lies below the data directory.
+const CertDir = "cert"
+
+// BusDir is where the keys of the bus lie below the data directory.
+const BusDir = "bus"
+
+// Hub is all of it. Make it with New.
+type Hub struct {
+	cfg      Config
+	log      *slog.Logger
+	cert     *cert.Certificate
+	follow   *follow.Follower
+	bus      *bus.Bus
+	status   *status.Store
+	enrol    *enrol.Enrol
+	registry *registry.Registry
+	audit    *audit.Log
+	ops      *ops.Ops
+	notify   *notifier
+	server   *serve.Server
+	metrics  *serve.Server // nil: none apart
+	began    time.Time
+}
+
+// New opens files and ports. Close what it returns, unless Run is called.
+func New(cfg Config) (_ *Hub, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	h := &Hub{cfg: cfg, log: cfg.Log, began: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Close())
+		}
+	}()
+	for _, step := range []func() error{h.openCert, h.openRoster, h.openBus, h.openStatus, h.openEnrol, h.openRegistry, h.openOps, h.listen} {
+		if err := step(); err != nil {
+			return h, err
+		}
+	}
+	h.follow.OnDelta(h.changed)
+	return h, nil
+}
+
+func (h *Hub) path(elem ...string) string {
+	return filepath.Join(append([]string{h.cfg.DataDir}, elem...)...)
+}
+
+func (h *Hub) openCert() (err error) {
+	c := cert.Config{CertFile: h.cfg.CertFile, KeyFile: h.cfg.KeyFile, CAFile: h.cfg.CAFile, Log: h.log}
+	if c.CertFile == "" {
+		c.Dir, c.Names = h.path(CertDir), h.cfg.names()
+	}
+	h.cert, err = cert.Open(c)
+	return err
+}
+
+func (h *Hub) openRoster() (err error) {
+	h.follow, err = follow.New(follow.Config{URL: h.cfg.Reconciler, TLS: h.cfg.ReconcilerTLS, Cache: h.path("roster.json"), Log: h.log})
+	return err
+}
+
+func (h *Hub) openBus() (err error) {
+	h.bus, err = bus.New(bus.Config{
+		Dir: h.path(BusDir), Servers: h.cfg.BusServers, CA: h.cfg.BusCA, Listen: h.cfg.BusListen,
+		TLS: &tls.Config{GetCertificate: h.cert.Get, MinVersion: tls.VersionTLS12},
+		Allowed: func(node, publicKey string) bool {
+			v := h.follow.View()
+			if !v.Loaded {
+				return true // nothing is known of anybody
+			}
+			n, ok := v.Node(node)
+			return ok && n.PublicKey == publicKey
+		},
+		Twice: func(node string) {
+			h.status.Note(node, wire.Event{Time: time.Now(), Severity: "error", Reason: "TwoMachines",
+				Message: "two machines use this node's key: a copied disk, or a stolen key; give one of them a key of its own"})
+		},
+		Log: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.notify = newNotifier(h.bus.Notify, h.log)
+	return nil
+}
+
+func (h *Hub) openStatus() (err error) {
+	if h.status, err = status.Open(status.Config{Path: h.path("status.db"), Log: h.log}); err != nil {
+		return err
+	}
+	return h.bus.Subscribe(h.status.Report, h.status.Events, h.status.Presence)
+}
+
+func (h *Hub) openEnrol() (err error) {
+	if h.audit, err = audit.Open(audit.Config{Path: h.path(auditFile), Log: h.log}); err != nil {
+		return err
+	}
+	transport, base, err := h.states()
+	if err != nil {
+		return err
+	}
+	h.enrol = enrol.New(enrol.Config{
+		Hub: h.cfg.URLs, Signer: h.bus.Signer, Bucket: h.bus.Bucket, BusToken: h.bus.NodeToken,
+		Node: func(publicKey string) (string, bool) {
+			name, _, ok := h.follow.View().NodeByKey(publicKey)
+			return name, ok
+		},
+		Named: func(name string) (string, bool) {
+			n, ok := h.follow.View().Node(name)
+			return n.PublicKey, ok
+		},
+		Guide: func(key string) (roster.Guide, int, bool) {
+			v := h.follow.View()
+			g, ok := v.Fleet.Guides[key]
+			return g, guided(v, g), ok
+		},
+		Images: h.hosts(),
+		Prefix: h.prefix,
+		Trust:  trustFrom(transport, base, h.prefix),
+		Rejected: func(event string, attrs ...any) {
+			h.log.Warn(event, attrs...)
+			h.record(event, attrs)
+		},
+		Log: h.log,
+	})
+	return nil
+}
+
+// record writes into the audit log what strangers tried.
+func (h *Hub) record(event string, attrs []any) {
+	e := hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeRefused, Detail: event}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		e.Detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := h.audit.Append(ctx, e); err != nil {
+		h.log.Error("audit", "err", err)
+	}
+}
+
+// guided counts the nodes that a guide has let in, as far as their names tell.
+func guided(v *follow.View, g roster.Guide) (n int) {
+	for name, node := range v.Nodes() {
+		if node.PublicKey != "" && strings.HasPrefix(name, g.Prefix) && (g.Scope == "" || node.Workspace == g.Scope || strings.HasPrefix(node.Workspace, g.Scope+"/")) {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *Hub) prefix() string { return h.follow.View().Fleet.Prefix }
+
+func (h *Hub) hosts() (hosts []string) {
+	for _, u := range h.cfg.Images {
+		hosts = append(hosts, u.Host)
+	}
+	return hosts
+}
+
+// states returns how to reach the store of states: the reconciler, or a registry.
+func (h *Hub) states() (http.RoundTripper, *url.URL, error) {
+	if h.cfg.States == nil {
+		return h.follow.Transport(), h.follow.Base(), nil
+	}
+	return h.cfg.States.open()
+}
+
+func (h *Hub) openRegistry() error {
+	transport, base, err := h.states()
+	if err != nil {
+		return err
+	}
+	h.registry, err = registry.New(registry.Config{
+		States: transport, Base: base, Prefix: h.prefix, Images: h.cfg.Images, Log: h.log,
+		Node: func(r *http.Request) (string, roster.Node, error) {
+			name, key, err := h.enrol.Bearer(r)
+			if err != nil {
+				return "", roster.Node{}, err
+			}
+			n, ok := h.follow.View().Node(name)
+			if !ok || n.PublicKey != key {
+				return "", roster.Node{}, errors.New("Git no longer lists this node with this key")
+			}
+			return name, n, nil
+		},
+	})
+	return err
+}
+
+func (h *Hub) openOps() error {
+	h.ops = ops.New(ops.Config{
+		Follow: h.follow, Bus: h.bus, Enrol: h.enrol, Status: h.status, Audit: h.audit,
+		Hub: h.cfg.URLs[0], CA: h.cert.Fingerprint(), Log: h.log,
+	})
+	return nil
+}
+
+func (h *Hub) listen() error {
+	handler, err := h.handler()
+	if err != nil {
+		return err
+	}
+	h.server, err = serve.Listen(serve.Config{
+		Addr: h.cfg.Listen, Handler: handler, GetCertificate: h.cert.Get, HTTP2: true,
+		MaxConnsPerSource: 0, // plants sit behind one address; who proves nothing is bounded further in
+		Log:               h.log,
+	})
+	if err != nil || h.cfg.Metrics == "" {
+		return err
+	}
+	if err := serve.CheckListen(h.cfg.Metrics, false); err != nil {
+		return err
+	}
+	h.metrics, err = serve.Listen(serve.Config{Addr: h.cfg.Metrics, Handler: h.measured(), Log: h.log})
+	return err
+}
+
+// changed passes a change of the roster to everybody whom it concerns.
+func (h *Hub) changed(v *follow.View, d follow.Delta) {
+	h.status.Fleet(v.Fleet)
+	h.status.Want(d.Reset, d.Nodes, d.Removed)
+	h.status.Changes(d.Changes)
+	h.notify.changed(v, d)
+	if len(d.GoneKeys) == 0 {
+		return
+	}
+	keys := slices.Clone(d.GoneKeys)
+	go func() { // the sweep of the bus does it again if this fails
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		select {
+		case <-h.bus.Ready():
+		case <-ctx.Done():
+		}
+		if err := h.bus.Revoke(ctx, keys...); err != nil {
+			h.log.Error("revoke; it is tried again within a minute", "keys", len(keys), "err", err)
+		}
+	}()
+}
+
+// Addr is the address that is listened on.
+func (h *Hub) Addr() string { return h.server.Addr() }
+
+// Run serves until the context ends.
+func (h *Hub) Run(ctx context.Context) error {
+	defer h.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.follow.Run(ctx) })
+	g.Go(func() error { return h.bus.Run(ctx) })
+	g.Go(func() error { return h.status.Run(ctx) })
+	g.Go(func() error { return h.enrol.Run(ctx) })
+	g.Go(func() error { return h.notify.run(ctx) })
+	g.Go(func() error { return h.server.Run(ctx) })
+	if h.metrics != nil {
+		g.Go(func() error { return h.metrics.Run(ctx) })
+	}
+	g.Go(func() error { return control.Serve(ctx, h.cfg.DataDir, h.controls()) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Close gives back what New opened.
+func (h *Hub) Close() error {
+	var errs []error
+	if h.status != nil {
+		errs = append(errs, h.status.Close())
+	}
+	if h.audit != nil {
+		errs = append(errs, h.audit.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,292 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"selvedge/reconciler/feed"
+	"selvedge/reconciler/hub"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/roster"
+	"selvedge/test/swarm"
+)
+
+// TestMain is the hub's process, too.
+func TestMain(m *testing.M) {
+	if text := os.Getenv("SELVEDGE_TEST_HUB"); text != "" {
+		os.Exit(beHub(text))
+	}
+	os.Exit(m.Run())
+}
+
+func beHub(text string) int {
+	var cfg hub.Config
+	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	h, err := hub.New(cfg)
+	if err == nil {
+		err = h.Run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// bed is a hub with its roster.
+type bed struct {
+	t      *testing.T
+	dir    string
+	feed   *feed.Feed
+	addr   string
+	url    string
+	pin    string
+	hub    *exec.Cmd
+	log    *safeBuffer
+	mu     sync.Mutex
+	nodes  map[string]roster.Node
+	keys   map[string]nkeys.KeyPair
+	tokens map[string]string // identity → text
+	fleet  roster.Fleet
+}
+
+const workspace = "folders/plant/line"
+
+// newBed starts a hub for nodes of that many names, node-0 and so on, with ana, who is admin,
+// and vic, who is viewer of another folder.
+func newBed(t *testing.T, n int) *bed {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "svf") // a socket's path is short
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}}
+	for i := range n {
+		b.newNode(fmt.Sprint("node-", i))
+	}
+	b.fleet = roster.Fleet{
+		Platform: "Acme", Fingerprint: nodestate.Digest([]byte("root")), Seen: commit(1), InForce: commit(1),
+		Scopes:     map[string]roster.Scope{"": {Kind: "platform"}, "folders/plant": {Kind: "folder"}, workspace: {Kind: "workspace", Title: "Line"}, "folders/other": {Kind: "folder"}},
+		Identities: map[string]roster.Identity{},
+		Bindings: []roster.Binding{
+			{Name: "admins", Scope: "", Role: "admin", Subjects: []string{"user:ana"}},
+			{Name: "viewers", Scope: "folders/other", Role: "viewer", Subjects: []string{"user:vic"}},
+			{Name: "watchers", Scope: "folders/plant", Role: "viewer", Subjects: []string{"user:vera"}},
+		},
+		Guides: map[string]roster.Guide{workspace + "/box": {Name: "box", Scope: workspace, Prefix: "box-", MaxNodes: 2000}},
+		Apps:   map[string][]roster.App{workspace: {{Name: "app-0", Scope: workspace}, {Name: "app-1", Scope: workspace}}},
+	}
+	for _, who := range []string{"ana", "vic", "vera"} {
+		b.newToken(who)
+	}
+	b.feed, err = feed.Open(feed.Config{Path: filepath.Join(dir, "roster"), States: http.NotFoundHandler()})
+	must(t, err)
+	l, err := feed.Listen(dir)
+	must(t, err)
+	srv := &http.Server{Handler: b.feed.Handler()} //nolint:gosec // the test's own socket
+	go srv.Serve(l)                                //nolint:errcheck // ends with Close
+	t.Cleanup(func() { srv.Close(); b.feed.Close() })
+	b.tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))})
+
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	b.addr = free.Addr().String()
+	must(t, free.Close())
+	b.url = "https://" + b.addr
+	b.start()
+	t.Cleanup(func() {
+		b.end(syscall.SIGTERM)
+		if t.Failed() {
+			t.Logf("the hub's log ends with:\n%s", b.log.tail(6000))
+		}
+	})
+	return b
+}
+
+func commit(n int) roster.Commit {
+	return roster.Commit{Hash: fmt.Sprintf("%040x", n), Subject: fmt.Sprint("commit ", n), Author: "Ana <ana@acme.example>", Time: time.Now()}
+}
+
+func (b *bed) newNode(name string) {
+	key, err := nkeys.CreateUser()
+	must(b.t, err)
+	public, err := key.PublicKey()
+	must(b.t, err)
+	b.keys[name] = key
+	b.nodes[name] = roster.Node{Workspace: workspace, PublicKey: public, Generation: 1, Digest: nodestate.Digest([]byte(name)), Commit: commit(1).Hash,
+		Apps: []string{"app-0", "app-1"}, Remote: nodestate.Remote{Logs: true, Restart: true, Exec: true}}
+}
+
+// newToken gives an identity a token, in place of the one before.
+func (b *bed) newToken(who string) {
+	text := "selvedge_" + strings.Repeat(string(rune('a'+len(b.tokens))), 42-len(who)) + who + "0"
+	text = text[:9+43]
+	b.tokens[who] = text
+	b.fleet.Identities[who] = roster.Identity{Kind: "user", Tokens: map[string]roster.Token{"t": {Hash: nodestate.Digest([]byte(text)), Expires: time.Now().Add(24 * time.Hour)}}}
+}
+
+func (b *bed) tell(e roster.Event) {
+	b.t.Helper()
+	must(b.t, b.feed.Tell(e))
+}
+
+func (b *bed) start() {
+	b.t.Helper()
+	cfg, err := json.Marshal(hub.Config{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
+	must(b.t, err)
+	b.hub = exec.Command(os.Args[0])
+	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
+	b.hub.Stderr = b.log
+	must(b.t, b.hub.Start())
+	b.until(time.Minute, "the hub to be up", func() bool {
+		if b.pin == "" {
+			_, pin, err := hub.CA(filepath.Join(b.dir, "hub"))
+			if err != nil {
+				return false
+			}
+			b.pin = pin
+		}
+		_, err := b.client("ana").Whoami(b.t.Context())
+		return err == nil
+	})
+}
+
+func (b *bed) end(s syscall.Signal) {
+	if b.hub == nil {
+		return
+	}
+	_ = b.hub.Process.Signal(s)
+	_ = b.hub.Wait() // how it ended is in its log
+	b.hub = nil
+}
+
+// client is an identity's.
+func (b *bed) client(who string) *client.Client {
+	b.t.Helper()
+	c, err := client.New(client.Config{URL: b.url, Token: b.tokens[who], CA: b.pin, Attempts: 1, Timeout: 10 * time.Second})
+	must(b.t, err)
+	b.t.Cleanup(c.Close)
+	return c
+}
+
+// members are nodes of the swarm.
+func (b *bed) members(names ...string) (out []swarm.Member) {
+	if len(names) == 0 {
+		for name := range b.keys {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		out = append(out, swarm.Member{Name: name, Key: b.keys[name]})
+	}
+	return out
+}
+
+// swarm connects nodes and waits for them.
+func (b *bed) swarm(cfg swarm.Config) *swarm.Swarm {
+	b.t.Helper()
+	if cfg.Hubs == nil {
+		cfg.Hubs = []string{b.url}
+	}
+	cfg.Pin = b.pin
+	if cfg.Members == nil {
+		cfg.Members = b.members()
+	}
+	s, err := swarm.Start(b.t.Context(), cfg)
+	must(b.t, err)
+	b.t.Cleanup(s.Close)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	must(b.t, s.Await(ctx, len(cfg.Members)))
+	return s
+}
+
+// node is what the hub says of a node.
+func (b *bed) node(name string) hubapi.NodeDetail {
+	n, _ := b.client("ana").Node(b.t.Context(), name)
+	return n
+}
+
+func (b *bed) until(most time.Duration, what string, ok func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(most); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("waited %v for %s in vain", most, what)
+		}
+	}
+}
+
+// ask sends a request as somebody; an empty token sends none.
+func (b *bed) ask(method, path, token string, body io.Reader) (int, string) {
+	b.t.Helper()
+	req, err := http.NewRequestWithContext(b.t.Context(), method, b.url+path, body)
+	must(b.t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := b.http().Do(req)
+	must(b.t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
+	must(b.t, err)
+	return res.StatusCode, string(text)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) tail(n int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.b.Bytes()[max(0, s.b.Len()-n):])
+}
+
+func (b *bed) http() *http.Client {
+	t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the hub of this test
+	b.t.Cleanup(t.CloseIdleConnections)
+	return &http.Client{Transport: t, Timeout: time.Minute}
+}
