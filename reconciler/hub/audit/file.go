@@ -204,7 +204,7 @@ func parse(line []byte) (e hubapi.AuditEntry, ok bool) {
 	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &e) != nil {
 		return e, false
 	}
-	return e, e.Seq > 0 && len(e.Prev) == len(zero)
+	return e, e.Seq > 0 && e.Seq < 1<<62 && len(e.Prev) == len(zero)
 }
 
 // backwards reads the whole lines of a file from its end.
