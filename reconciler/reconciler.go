@@ -62,6 +62,8 @@ type Reconciler struct {
 	touched     map[string]int64    // nodes with states signed since the last announcement
 	gone        map[string]struct{} // and those withdrawn
 
+	metrics *metrics
+
 	mu     sync.Mutex
 	status Status
 }
@@ -75,7 +77,7 @@ func New(cfg Config) *Reconciler {
 		cfg.TrustInterval = 5 * time.Second
 	}
 	return &Reconciler{
-		cfg: cfg, resolver: resolve.New(resolve.Config{}),
+		cfg: cfg, resolver: resolve.New(resolve.Config{}), metrics: newMetrics(),
 		appsOf: map[string]appsOf{}, touched: map[string]int64{}, gone: map[string]struct{}{},
 	}
 }
@@ -212,10 +214,12 @@ func (r *Reconciler) Once(ctx context.Context) error {
 			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 				err = fmt.Errorf("%w; make room there, it goes on by itself", err)
 			}
+			r.metrics.pass(began, p, s.name)
 			r.failed(p, err)
 			return err
 		}
 	}
+	r.metrics.pass(began, p, "")
 	r.succeeded(p, time.Since(began))
 	return nil
 }

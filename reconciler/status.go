@@ -104,6 +104,9 @@ func (r *Reconciler) succeeded(p *pass, took time.Duration) {
 	}
 	r.status = s
 	r.mu.Unlock()
+	if before.InForce.Hash != s.InForce.Hash {
+		r.metrics.commits.Inc()
+	}
 	if p.signed > 0 || p.removed > 0 || before.InForce.Hash != s.InForce.Hash || before.Error != "" {
 		r.cfg.Log.Info("published", "commit", p.commit.Hash, "nodes", s.Nodes, "signed", p.signed, "removed", p.removed, "held", len(s.Held), "took", s.Took)
 	}

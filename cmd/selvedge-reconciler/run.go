@@ -20,6 +20,7 @@ import (
 	"selvedge/internal/exit"
 	"selvedge/internal/serve"
 	"selvedge/reconciler"
+	"selvedge/reconciler/feed"
 	"selvedge/reconciler/git"
 	"selvedge/reconciler/publish"
 	"selvedge/reconciler/sign"
@@ -35,6 +36,8 @@ type options struct {
 	plainHTTP                     bool
 	registry, registryAuth        string
 	registryCA                    string
+	hub                           hubOptions
+	metrics                       metricsOptions
 	verbose                       bool
 }
 
@@ -47,7 +50,10 @@ func runCommand() *cobra.Command {
 signing key is read from the environment variable COSIGN_PASSWORD, or from a file.
 
 By default states are kept in a store of its own below --data and served on --listen. With
---registry they are pushed to an OCI registry instead, and nothing is served.`,
+--registry they are pushed to an OCI registry instead, and nothing is served.
+
+Hubs follow what is in force through the socket hub.sock in --data, or through --hub-listen from
+another machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
 	}
@@ -69,6 +75,8 @@ By default states are kept in a store of its own below --data and served on --li
 	f.StringVar(&o.registry, "registry", "", "OCI registry to push states to, e.g. registry.example:5000, instead of serving them")
 	f.StringVar(&o.registryAuth, "registry-auth", "", "Docker config file with the registry's credentials")
 	f.StringVar(&o.registryCA, "registry-ca", "", "PEM file of the CA that the registry's certificate is checked against")
+	o.hub.flags(f)
+	o.metrics.flags(f)
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log more")
 	return c
 }
@@ -100,30 +108,67 @@ func (o *options) run(ctx context.Context) error {
 	}
 	defer unlock()
 
-	pub, serve, closePub, err := o.publisher(log)
+	pub, servePub, closePub, err := o.publisher(log)
 	if err != nil {
 		return err
 	}
 	defer closePub()
+	var states http.Handler
+	if store, ok := pub.(*publish.Store); ok {
+		states = store.Handler()
+	}
+	hubs, err := feed.Open(feed.Config{Path: filepath.Join(o.data, "roster.db"), States: states, Log: log})
+	if err != nil {
+		return err
+	}
+	defer hubs.Close()
+	since, err := inForce(hubs)
+	if err != nil {
+		return err
+	}
 	v := validate.New(validate.Config{CacheFile: filepath.Join(o.data, "validate.db"), Log: log})
 	defer v.Close()
 	r := reconciler.New(reconciler.Config{
 		Git: git.New(git.Config{
 			Remote: o.repo, Branch: o.branch, CredentialsFile: o.credentials, CAFile: o.ca,
-			Dir: filepath.Join(o.data, "git"), Interval: o.interval, Log: log,
+			Dir: filepath.Join(o.data, "git"), Interval: o.interval, Since: since, Log: log,
 		}),
 		Validator: v, Signer: signer, Publisher: pub, TrustDir: o.trust, DataDir: o.data, Log: log,
+		Feed: hubs, Prefix: o.prefix,
 	})
+	if err := r.Recall(); err != nil { // before a hub can ask
+		return err
+	}
+	serveHubs, err := o.hub.serve(o.data, hubs, log)
+	if err != nil {
+		return err
+	}
+	serveMetrics, err := o.metrics.serve(r, log)
+	if err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
-	if serve != nil {
-		g.Go(func() error { return serve(ctx) })
+	for _, run := range append(serveHubs, servePub, serveMetrics) {
+		if run != nil {
+			g.Go(func() error { return run(ctx) })
+		}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { control.Reply(w, r.Status(), nil) })
 	g.Go(func() error { return control.Serve(ctx, o.data, mux) })
 	g.Go(func() error { return r.Run(ctx) })
 	return g.Wait()
+}
+
+// inForce returns the commit that was in force before the start, so that a history that
+// was rewritten meanwhile is noticed.
+func inForce(hubs *feed.Feed) (string, error) {
+	last, ok, err := hubs.Last()
+	if err != nil || !ok || last.Fleet == nil {
+		return "", err
+	}
+	return last.Fleet.InForce.Hash, nil
 }
 
 func (o *options) signer() (*sign.Signer, error) {
