@@ -1,13 +1,26 @@
 // Package measure tells what this machine is and how much of it is used.
 //
 // In: /proc, /sys and /etc/os-release, and the file system of one folder. Out: wire.Machine,
-// wire.Usage and the conditions DiskPressure and MemoryPressure, each under 1 ms.
+// wire.Usage and the conditions DiskPressure and MemoryPressure, each in less than 1 ms on a
+// usual node.
 //
 // What the kernel does not tell is left zero or nil; nothing here fails. It remembers the
 // last look, so that CPU is over the time since then, and conditions do not flap.
 package measure
 
 import (
+	"bufio"
+	"cmp"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/procfs"
+
 	"selvedge/schema/wire"
 )
 
@@ -17,16 +30,177 @@ type Config struct {
 	Dir  string // whose file system is measured; empty: none
 }
 
-// Meter measures; one goroutine at a time.
+// Meter measures.
 type Meter struct {
-	c Config
+	root string
+	dir  string
+	proc *procfs.FS // nil: there is none
+
+	mu       sync.Mutex
+	busy     float64 // processor seconds at the last look
+	total    float64
+	inner    map[string]bool // interfaces that are not counted
+	pressure map[string]time.Time
 }
 
 // New returns a Meter.
-func New(c Config) *Meter { return &Meter{c: c} }
+func New(c Config) *Meter {
+	m := &Meter{root: cmp.Or(c.Root, "/"), dir: c.Dir, inner: map[string]bool{}, pressure: map[string]time.Time{}}
+	if p, err := procfs.NewFS(m.path("proc")); err == nil {
+		m.proc = &p
+	}
+	return m
+}
 
-// Machine tells what the machine is. Disk and CPU may change while it runs.
-func (m *Meter) Machine() wire.Machine { return wire.Machine{} }
+func (m *Meter) path(parts ...string) string {
+	return filepath.Join(append([]string{m.root}, parts...)...)
+}
+
+// maxText bounds what is taken from files as text.
+const maxText = 256
+
+// text returns the first line of a file, without what does not print.
+func (m *Meter) text(parts ...string) string {
+	f, err := os.Open(m.path(parts...))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, maxText)
+	n, _ := f.Read(b) // nothing is as good as an error
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	return printable(line)
+}
+
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	return strings.TrimSpace(s[:min(len(s), maxText)])
+}
+
+// Machine tells what the machine is.
+func (m *Meter) Machine() wire.Machine {
+	w := wire.Machine{Hostname: m.text("proc/sys/kernel/hostname"), OS: m.osName(), Kernel: m.text("proc/sys/kernel/osrelease"),
+		Arch: runtime.GOARCH, CPUs: runtime.NumCPU()}
+	if m.proc == nil {
+		return w
+	}
+	if mem, err := m.proc.Meminfo(); err == nil {
+		w.Memory = bytes(mem.MemTotalBytes)
+	}
+	if st, err := m.proc.Stat(); err == nil && st.BootTime > 0 {
+		w.Booted = time.Unix(int64(st.BootTime), 0).UTC()
+	}
+	return w
+}
+
+// osName reads PRETTY_NAME of os-release(5).
+func (m *Meter) osName() string {
+	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
+		f, err := os.Open(m.path(name))
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		sc := bufio.NewScanner(f)
+		for n := 0; sc.Scan() && n < 100; n++ {
+			v, ok := strings.CutPrefix(sc.Text(), "PRETTY_NAME=")
+			if !ok {
+				continue
+			}
+			if plain, err := strconv.Unquote(v); err == nil {
+				v = plain
+			}
+			return printable(strings.Trim(v, `'`))
+		}
+	}
+	return ""
+}
 
 // Usage tells how much of the machine is used, and which conditions hold.
-func (m *Meter) Usage() (wire.Usage, []wire.Condition) { return wire.Usage{}, nil }
+func (m *Meter) Usage() (wire.Usage, []wire.Condition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var u wire.Usage
+	var list []wire.Condition
+	if m.proc != nil {
+		u.CPU = m.cores()
+		if l, err := m.proc.LoadAvg(); err == nil {
+			u.Load = l.Load1
+		}
+		var free int64
+		if mem, err := m.proc.Meminfo(); err == nil && mem.MemAvailableBytes != nil {
+			free = bytes(mem.MemAvailableBytes)
+			u.MemoryLimit = bytes(mem.MemTotalBytes)
+			u.Memory = max(u.MemoryLimit-free, 0)
+		}
+		if c := m.memoryPressure(free, u.MemoryLimit); c != nil {
+			list = append(list, *c)
+		}
+		u.NetRx, u.NetTx = m.network()
+	}
+	if m.dir != "" {
+		if d, ok := diskOf(m.dir); ok {
+			u.Disk, u.DiskLimit = d.used, d.used+d.free
+			if c := m.diskPressure(d); c != nil {
+				list = append(list, *c)
+			}
+		}
+	}
+	u.Temperature = m.hottest()
+	return u, list
+}
+
+func bytes(n *uint64) int64 {
+	if n == nil || *n > 1<<62 {
+		return 0
+	}
+	return int64(*n)
+}
+
+// cores returns the processors in use since the last look; the first time, since the boot.
+func (m *Meter) cores() float64 {
+	st, err := m.proc.Stat()
+	if err != nil {
+		return 0
+	}
+	c := st.CPUTotal // guests are in user already
+	busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal
+	total := busy + c.Idle + c.Iowait
+	spent, took := busy-m.busy, total-m.total
+	m.busy, m.total = busy, total
+	if took <= 0 || spent < 0 {
+		return 0
+	}
+	return float64(int(spent/took*float64(max(len(st.CPU), 1))*1e4+0.5)) / 1e4
+}
+
+// Temperatures beyond these are of broken sensors.
+const (
+	coldest = -60.0
+	warmest = 200.0
+)
+
+// hottest returns the temperature of the hottest thermal zone; nil if there is none.
+func (m *Meter) hottest() *float64 {
+	zones, err := filepath.Glob(m.path("sys/class/thermal/thermal_zone*"))
+	if err != nil {
+		return nil
+	}
+	var out *float64
+	for _, z := range zones[:min(len(zones), 64)] {
+		rel, err := filepath.Rel(m.root, z)
+		if err != nil {
+			continue
+		}
+		milli, err := strconv.ParseInt(m.text(rel, "temp"), 10, 64)
+		if c := float64(milli) / 1000; err == nil && c > coldest && c < warmest && (out == nil || c > *out) {
+			out = &c
+		}
+	}
+	return out
+}
