@@ -151,8 +151,11 @@ func (h *history) samples(s *series, since time.Time) []hubapi.Sample {
 		}
 	}
 	first := h.fine - slots + 1
+	for first <= h.fine && (first < 0 || s.fine[first%slots].cpu != s.fine[first%slots].cpu) {
+		first++ // after a restart there may be minutes only
+	}
 	ratio := int64(coarse / fine)
-	for n := h.coarse - slots + 1; (n+1)*ratio <= first; n++ {
+	for n := max(0, h.coarse-slots+1); (n+1)*ratio <= first; n++ {
 		add(s.coarse[n%slots], n, coarse)
 	}
 	for n := first; n <= h.fine; n++ {
