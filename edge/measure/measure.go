@@ -89,9 +89,7 @@ func (m *Meter) Machine() wire.Machine {
 	if m.proc == nil {
 		return w
 	}
-	if mem, err := m.proc.Meminfo(); err == nil {
-		w.Memory = bytes(mem.MemTotalBytes)
-	}
+	w.Memory, _ = m.memory()
 	if st, err := m.proc.Stat(); err == nil && st.BootTime > 0 {
 		w.Booted = time.Unix(int64(st.BootTime), 0).UTC()
 	}
@@ -132,14 +130,11 @@ func (m *Meter) Usage() (wire.Usage, []wire.Condition) {
 		if l, err := m.proc.LoadAvg(); err == nil {
 			u.Load = l.Load1
 		}
-		var free int64
-		if mem, err := m.proc.Meminfo(); err == nil && mem.MemAvailableBytes != nil {
-			free = bytes(mem.MemAvailableBytes)
-			u.MemoryLimit = bytes(mem.MemTotalBytes)
-			u.Memory = max(u.MemoryLimit-free, 0)
-		}
-		if c := m.memoryPressure(free, u.MemoryLimit); c != nil {
-			list = append(list, *c)
+		if size, free := m.memory(); size > 0 {
+			u.MemoryLimit, u.Memory = size, max(size-free, 0)
+			if c := m.memoryPressure(free, size); c != nil {
+				list = append(list, *c)
+			}
 		}
 		u.NetRx, u.NetTx = m.network()
 	}
@@ -155,12 +150,38 @@ func (m *Meter) Usage() (wire.Usage, []wire.Condition) {
 	return u, list
 }
 
-func bytes(n *uint64) int64 {
-	if n == nil || *n > 1<<62 {
-		return 0
+// memory reads the bytes of the machine, and those that programs can get without swapping;
+// procfs panics on lines that it does not know.
+func (m *Meter) memory() (size, free int64) {
+	f, err := os.Open(m.path("proc/meminfo"))
+	if err != nil {
+		return 0, 0
 	}
-	return int64(*n)
+	defer f.Close()
+	known := false
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		fields := strings.Fields(sc.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		kib, err := strconv.ParseUint(fields[1], 10, 50)
+		switch {
+		case err != nil:
+		case fields[0] == "MemTotal:":
+			size = int64(kib) << 10
+		case fields[0] == "MemAvailable:":
+			free, known = int64(kib)<<10, true
+		}
+	}
+	if !known {
+		return size, size
+	}
+	return size, free
 }
+
+// bounded is a counter of the kernel as we tell it.
+func bounded(n uint64) int64 { return int64(min(n, 1<<62)) }
 
 // cores returns the processors in use since the last look; the first time, since the boot.
 func (m *Meter) cores() float64 {

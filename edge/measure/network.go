@@ -28,7 +28,7 @@ func (m *Meter) network() (rx, tx int64) {
 			m.inner[name] = true
 			continue
 		}
-		rx, tx = rx+bytes(&d.RxBytes), tx+bytes(&d.TxBytes)
+		rx, tx = rx+bounded(d.RxBytes), tx+bounded(d.TxBytes)
 	}
 	return rx, tx
 }
