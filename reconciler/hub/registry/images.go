@@ -136,7 +136,9 @@ func (r *Registry) blob(w http.ResponseWriter, q *http.Request, u *upstream, nam
 	}
 	defer res.Body.Close()
 	switch res.StatusCode {
-	case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+	case http.StatusOK, http.StatusPartialContent:
+	case http.StatusRequestedRangeNotSatisfiable:
+		return &faultRange // registries send a length and a body here that do not agree
 	case http.StatusNotFound:
 		return &faultBlob
 	default:

@@ -76,6 +76,7 @@ var (
 	faultName     = fault{http.StatusNotFound, "NAME_UNKNOWN", "no such repository for this node"}
 	faultManifest = fault{http.StatusNotFound, "MANIFEST_UNKNOWN", "no such manifest for this node"}
 	faultBlob     = fault{http.StatusNotFound, "BLOB_UNKNOWN", "no such blob for this node"}
+	faultRange    = fault{http.StatusRequestedRangeNotSatisfiable, "UNSUPPORTED", "the blob has no such range"}
 	faultStates   = fault{http.StatusBadGateway, "UNKNOWN", "the store of states does not answer"}
 	faultUpstream = fault{http.StatusBadGateway, "UNKNOWN", "the registry behind the hub does not give it"}
 )
