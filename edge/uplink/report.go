@@ -68,7 +68,7 @@ func (u *Uplink) reporting(ctx context.Context, conn *nats.Conn) {
 			u.sendStatus(conn)
 			last = time.Now()
 		}
-		due.Reset(backoff.Jitter(u.cfg.Interval*4/3) + 0) // between 2/3 and 4/3 of it
+		due.Reset(backoff.Jitter(u.cfg.Interval * 4 / 3)) // between 2/3 and 4/3 of it
 	}
 }
 
@@ -125,6 +125,7 @@ func encode(s wire.Status) ([]byte, error) {
 
 func (u *Uplink) sendEvents(conn *nats.Conn) {
 	u.mu.Lock()
+	round := u.round
 	var due []wire.Event
 	for _, e := range u.ring {
 		if e.Seq > u.sent {
@@ -147,7 +148,9 @@ func (u *Uplink) sendEvents(conn *nats.Conn) {
 			return // they are said again after the next connect
 		}
 		u.mu.Lock()
-		u.sent = max(u.sent, due[n-1].Seq)
+		if u.round == round {
+			u.sent = max(u.sent, due[n-1].Seq)
+		}
 		u.mu.Unlock()
 		due = due[n:]
 	}

@@ -36,13 +36,13 @@ func (u *Uplink) hear(ctx context.Context, m *nats.Msg) {
 		}
 	case wire.VerbReport:
 		u.mu.Lock()
-		u.sent = 0
+		u.sent, u.round = 0, u.round+1
 		u.mu.Unlock()
 		poke(u.sooner)
 		poke(u.fresh)
 	case wire.VerbLogs:
 		var r wire.LogsRequest
-		if u.decode(m, &r) {
+		if u.decode(m, &r) && u.named(m, r.App != "" || r.Agent) {
 			what := fmt.Sprintf("the log of %s", name(r.App, r.Container))
 			if r.Agent {
 				what = "the agent's log"
@@ -54,7 +54,7 @@ func (u *Uplink) hear(ctx context.Context, m *nats.Msg) {
 		}
 	case wire.VerbExec:
 		var r wire.ExecRequest
-		if u.decode(m, &r) {
+		if u.decode(m, &r) && u.named(m, r.App != "") {
 			if len(r.Command) == 0 || r.Command[0] == "" {
 				u.answer(m, refusal(wire.CodeInvalid, "no command"))
 				return
@@ -70,7 +70,7 @@ func (u *Uplink) hear(ctx context.Context, m *nats.Msg) {
 		}
 	case wire.VerbRestart:
 		var r wire.RestartRequest
-		if u.decode(m, &r) {
+		if u.decode(m, &r) && u.named(m, r.App != "") {
 			u.restart(ctx, m, r)
 		}
 	default:
@@ -94,6 +94,14 @@ func (u *Uplink) decode(m *nats.Msg, r any) bool {
 		return false
 	}
 	return true
+}
+
+// named refuses a request that names no app.
+func (u *Uplink) named(m *nats.Msg, ok bool) bool {
+	if !ok {
+		u.answer(m, refusal(wire.CodeInvalid, "no app is named"))
+	}
+	return ok
 }
 
 func refusal(code, format string, args ...any) *wire.Error {

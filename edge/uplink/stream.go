@@ -101,6 +101,7 @@ func validStream(id string) bool {
 // run does the work and sends what it writes.
 func (s *stream) run(work func(context.Context, *stream) wire.End) {
 	began := time.Now()
+	defer context.AfterFunc(s.ctx, func() { s.input.close(context.Cause(s.ctx)) })()
 	sent := make(chan error, 1)
 	go func() { sent <- s.send() }()
 	e := work(s.ctx, s)

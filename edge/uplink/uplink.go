@@ -81,6 +81,7 @@ type Uplink struct {
 	ring    []wire.Event
 	lastSeq uint64
 	sent    uint64 // the newest event that was sent
+	round   int    // grows when all are to be sent again
 	work    sync.WaitGroup
 	asked   atomic.Int64 // restarts on their way
 	limit   limiter
@@ -305,7 +306,7 @@ func (u *Uplink) connected(conn *nats.Conn) {
 	u.mu.Lock()
 	u.conn, u.up, u.why, u.since = conn, true, "", time.Now()
 	u.hub = strings.Replace(conn.ConnectedUrlRedacted(), "ws", "http", 1)
-	u.sent = 0 // the hub may be another one: say it all again
+	u.sent, u.round = 0, u.round+1 // the hub may be another one: say it all again
 	owed := u.owed
 	u.owed = map[string][]byte{}
 	u.mu.Unlock()

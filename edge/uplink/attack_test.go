@@ -1,0 +1,164 @@
+package uplink_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"selvedge/edge/uplink"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/wire"
+)
+
+// Whatever comes on whatever subject, the node lives and answers the next one.
+func TestMalformed(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	r.logs = func(_ context.Context, _ wire.LogsRequest, w io.Writer) error { return nil }
+	junk := [][]byte{nil, {0}, []byte("null"), []byte("[]"), []byte(`{"stream":7}`), []byte(`{"stream":"a.b","window":1}`), []byte(`{"stream":">","window":1}`),
+		[]byte(`{"stream":"a","window":0}`), []byte(`{"stream":"a","window":-5}`), []byte(`{"stream":"` + strings.Repeat("a", 65) + `","window":1}`),
+		bytes.Repeat([]byte("["), wire.MaxRequest), bytes.Repeat([]byte("x"), wire.MaxMessage)}
+	for _, verb := range []string{wire.VerbLogs, wire.VerbExec, wire.VerbRestart, "nonsense", "s", "s."} {
+		for _, j := range junk {
+			if verb == "s." {
+				r.hub.Conn.Publish(wire.ControlSubject("gw-1", "x"), j)
+				continue
+			}
+			if a := r.ask(verb, append([]byte{}, j...)); a.Error == nil || a.Error.Code != wire.CodeInvalid {
+				t.Errorf("%s %.40q: %+v", verb, j, a.Error)
+			}
+		}
+	}
+	for _, j := range junk { // without a reply, and where nothing is answered
+		for _, verb := range []string{wire.VerbNotice, wire.VerbReport, wire.VerbLogs} {
+			r.hub.Conn.Publish(wire.RequestSubject("gw-1", verb), j)
+		}
+	}
+	f := r.open(wire.VerbLogs, "good", wire.LogsRequest{App: "web", Stream: "good", Window: 1})
+	if _, _, end := f.all(); end.Error != nil {
+		t.Error(end.Error)
+	}
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	r.logs = func(ctx context.Context, _ wire.LogsRequest, _ io.Writer) error { <-ctx.Done(); return ctx.Err() }
+	for n := range wire.MaxStreams {
+		r.open(wire.VerbLogs, fmt.Sprint("s", n), wire.LogsRequest{App: "web", Stream: fmt.Sprint("s", n), Window: 1})
+	}
+	r.refused(wire.VerbLogs, wire.LogsRequest{App: "web", Stream: "more", Window: 1}, wire.CodeBusy)
+	r.refused(wire.VerbLogs, wire.LogsRequest{App: "web", Stream: "s1", Window: 1}, wire.CodeInvalid)
+	r.hub.Conn.Publish(wire.ControlSubject("gw-1", "s1"), []byte(`{"cancel":true}`))
+	r.until("one to end", func() bool { return r.up.Link().Streams < wire.MaxStreams })
+	r.open(wire.VerbLogs, "more", wire.LogsRequest{App: "web", Stream: "more", Window: 1})
+}
+
+// A command that reads nothing does not fill memory with its input.
+func TestInputIsBounded(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	r.exec = func(ctx context.Context, _ wire.ExecRequest, _ uplink.Terminal) (int, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	f := r.open(wire.VerbExec, "x", wire.ExecRequest{App: "web", Stream: "x", Command: []string{"sleep"}, Stdin: true, Window: 1})
+	for range 200 {
+		f.input(strings.Repeat("x", wire.MaxInput))
+	}
+	if _, _, end := f.all(); end.Error == nil || !strings.Contains(end.Error.Message, "does not read") {
+		t.Errorf("%+v", end)
+	}
+}
+
+// A hub that asks for what it may not, again and again, fills neither log nor ring.
+func TestRequestsAreLimited(t *testing.T) {
+	r := newRig(t, func(r *rig, _ *uplink.Config) { r.remote = nodestate.Remote{} })
+	r.connected()
+	codes := map[string]int{}
+	for range 500 {
+		codes[r.ask(wire.VerbRestart, wire.RestartRequest{App: "web"}).Error.Code]++
+	}
+	if codes[wire.CodeDenied] < 100 || codes[wire.CodeBusy] < 300 {
+		t.Errorf("%v", codes)
+	}
+}
+
+// A connection that breaks ends streams, and the hub hears it after the next one.
+func TestStreamsEndWithTheConnection(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	gone := make(chan error, 1)
+	r.logs = func(ctx context.Context, _ wire.LogsRequest, _ io.Writer) error {
+		<-ctx.Done()
+		gone <- context.Cause(ctx)
+		return ctx.Err()
+	}
+	f := r.open(wire.VerbLogs, "l", wire.LogsRequest{App: "web", Stream: "l", Follow: true, Window: 1})
+	r.hub.Cut()
+	<-gone
+	if _, _, end := f.all(); end.Error == nil || !strings.Contains(end.Error.Message, "interrupted") {
+		t.Errorf("%+v", end)
+	}
+}
+
+// The link flaps; the node is there afterwards.
+func TestFlapping(t *testing.T) {
+	r := newRig(t)
+	for range 5 {
+		r.connected()
+		r.hub.Cut()
+	}
+	epoch := r.seen("it to be there", func(wire.Status) bool { return true }).Epoch
+	if epoch == "" {
+		t.Error("no epoch")
+	}
+}
+
+// A token is renewed before the bus would cut the connection.
+func TestRenewal(t *testing.T) {
+	r := newRig(t, func(r *rig, _ *uplink.Config) { r.hub.Life, r.hub.BusLife = 3*time.Second, 3*time.Second })
+	r.connected()
+	r.until("a renewal", func() bool { return r.hub.Count(wire.PathToken) >= 3 })
+	if strings.Contains(r.log.String(), "Expired") {
+		t.Error("it waited until it was cut off")
+	}
+	r.seen("it to be there", func(wire.Status) bool { return true })
+}
+
+// A node that is not let in, or not any more, comes back by itself when it is.
+func TestComesBack(t *testing.T) {
+	public := ""
+	r := newRig(t, func(r *rig, c *uplink.Config) {
+		public, _ = r.key.PublicKey()
+		delete(r.hub.Nodes, public)
+	})
+	r.until("the refusal to be told", func() bool { return strings.Contains(r.up.Link().Why, "no node in Git has this key") })
+	r.hub.Approve(public, "gw-1")
+	r.connected()
+}
+
+// Another's subjects are closed to the node; the hub's bus sees to that, and the node's uses none.
+func TestStatusNamesItsNode(t *testing.T) {
+	r := newRig(t)
+	m := r.next(r.statuses)
+	var s wire.Status
+	if json.Unmarshal(m.Data, &s); m.Subject != "n.gw-1.st" || s.Node != "gw-1" {
+		t.Errorf("%s: %s", m.Subject, s.Node)
+	}
+}
+
+func FuzzLine(f *testing.F) {
+	f.Add("one\ntwo\x1b[2J", 10)
+	f.Fuzz(func(t *testing.T, s string, most int) {
+		most = 8 + most&0xfff
+		if got := uplink.Line(s, most); len(got) > most || strings.ContainsAny(got, "\n\r\x1b\x00") {
+			t.Errorf("%q", got)
+		}
+	})
+}
