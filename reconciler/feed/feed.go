@@ -180,16 +180,20 @@ const (
 	maxTouched = 100_000 // names of nodes in all changes together
 )
 
-// bounded forgets old changes, and of those before the last few which nodes they touched.
+// bounded forgets old changes, and which nodes they touched where those are too many. The newest
+// is kept as it is.
 func bounded(cs []roster.Change) []roster.Change {
 	cs = slices.Clone(cs[max(0, len(cs)-maxChanges):])
-	touched := 0
+	room := maxTouched
 	for i := len(cs) - 1; i >= 0; i-- {
 		c := &cs[i]
-		c.Count = max(c.Count, len(c.Nodes)+len(c.Removed))
-		if touched += len(c.Nodes) + len(c.Removed); touched > maxTouched && i < len(cs)-1 {
+		n := len(c.Nodes) + len(c.Removed)
+		c.Count = max(c.Count, n)
+		if n > room && i < len(cs)-1 {
 			c.Nodes, c.Removed = nil, nil
+			continue
 		}
+		room -= n
 	}
 	return cs
 }

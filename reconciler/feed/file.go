@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -173,7 +174,7 @@ func writeChanges(b *bolt.Bucket, history []roster.Change, added int) error {
 	i := len(history) - 1
 	k, v := cur.Last()
 	for ; k != nil && i >= 0; i-- {
-		if history[i].Nodes == nil && history[i].Removed == nil && len(v) > 4096 {
+		if c := history[i]; c.Count > 0 && c.Nodes == nil && c.Removed == nil && forgettable(v) {
 			short, err := encode(history[i])
 			if err != nil {
 				return err
@@ -190,6 +191,11 @@ func writeChanges(b *bolt.Bucket, history []roster.Change, added int) error {
 		}
 	}
 	return nil
+}
+
+// forgettable tells a change on disk that still names what it touched.
+func forgettable(v []byte) bool {
+	return bytes.Contains(v, []byte(`,"nodes":{`)) || bytes.Contains(v, []byte(`,"removed":[`))
 }
 
 func (f *file) close() error { return f.db.Close() }
