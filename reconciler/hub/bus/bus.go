@@ -84,6 +84,7 @@ type Bus struct {
 	revoked  revoked
 	streams  streams
 	count    counters
+	idle     time.Duration // ends a stream
 }
 
 // links are the hub's own connections. What nodes report, and what is asked of them, go over
@@ -109,7 +110,7 @@ func New(c Config) (*Bus, error) {
 	if c.Listen != "" && c.TLS == nil {
 		return nil, fmt.Errorf("bus: listen on %s: nodes connect over TLS only; give a certificate", c.Listen)
 	}
-	b := &Bus{cfg: c, log: c.Log, ready: make(chan struct{})}
+	b := &Bus{cfg: c, log: c.Log, ready: make(chan struct{}), idle: streamIdle}
 	var err error
 	if b.nodes, b.servers, err = splitServers(c.Servers); err != nil {
 		return nil, err

@@ -35,7 +35,8 @@ type keys struct {
 	operator, system, account, signer nkeys.KeyPair
 
 	operatorJWT, systemJWT, accountJWT string
-	systemID, accountID, signerID      string // public keys
+	operatorID, systemID, accountID    string // public keys
+	signerID                           string
 	routes                             string
 }
 
@@ -92,7 +93,7 @@ func parseKeys(data []byte) (*keys, error) {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	k.systemID, k.accountID, k.signerID = ids[1], ids[2], ids[3]
+	k.operatorID, k.systemID, k.accountID, k.signerID = ids[0], ids[1], ids[2], ids[3]
 	op, err := jwt.DecodeOperatorClaims(k.operatorJWT)
 	if err != nil || op.Subject != ids[0] || op.SystemAccount != k.systemID {
 		return nil, errors.New("operatorJWT does not fit the seeds")

@@ -24,6 +24,9 @@ const (
 	// but two machines that take the name from each other.
 	takeovers    = 3
 	takeoverTime = 5 * time.Minute
+	// silentTime without a word of a server means that it and its connections are gone: it
+	// gives its statistics every 10 seconds.
+	silentTime = 35 * time.Second
 )
 
 // connID names a connection to one of the servers.
@@ -49,14 +52,15 @@ type presence struct {
 
 	mu     sync.Mutex
 	conns  map[connID]*connection
-	nodes  map[string][]connID    // oldest first
+	nodes  map[string][]connID    // one, the newest
 	taken  map[string][]time.Time // when a node's connection was taken over
 	warned map[string]time.Time
+	heard  map[string]time.Time // of servers, by identifier
 }
 
 func newPresence(b *Bus) *presence {
 	return &presence{b: b, changed: func(string, bool) {}, doubt: doubtTime, recount: make(chan struct{}, 1),
-		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}}
+		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, heard: map[string]time.Time{}}
 }
 
 // again asks for a count, as events may have been lost.
@@ -96,6 +100,8 @@ func (b *Bus) listen(ctx context.Context, l *links) error {
 		"$SYS.ACCOUNT." + b.keys.accountID + ".CONNECT":    p.connectEvent,
 		"$SYS.ACCOUNT." + b.keys.accountID + ".DISCONNECT": p.disconnectEvent,
 		"$SYS.SERVER.*.SHUTDOWN":                           p.shutdownEvent,
+		"$SYS.SERVER.*.STATSZ":                             p.statsEvent,
+		claimsUpdate:                                       b.otherRevoked,
 	} {
 		if _, err := l.sys.Subscribe(subject, f); err != nil {
 			return err
@@ -185,6 +191,36 @@ func (p *presence) shutdownEvent(m *nats.Msg) {
 	}
 }
 
+// statsEvent notes that a server is alive.
+func (p *presence) statsEvent(m *nats.Msg) {
+	parts := strings.Split(m.Subject, ".")
+	if len(parts) == 4 {
+		p.mu.Lock()
+		p.heard[parts[2]] = time.Now()
+		p.mu.Unlock()
+	}
+}
+
+// bury removes servers that have been silent for long, while the hub itself is connected.
+func (p *presence) bury(now time.Time, connected bool) {
+	p.mu.Lock()
+	var gone []string
+	for id, t := range p.heard {
+		switch {
+		case !connected:
+			p.heard[id] = now
+		case now.Sub(t) > silentTime:
+			gone = append(gone, id)
+			delete(p.heard, id)
+		}
+	}
+	p.mu.Unlock()
+	for _, id := range gone {
+		p.b.log.Warn("a server of the bus is gone", "id", id)
+		p.removeServer(id)
+	}
+}
+
 func (p *presence) removeServer(id string) {
 	p.mu.Lock()
 	var gone []connID
@@ -215,12 +251,16 @@ func (p *presence) add(id connID, c connection, live bool) {
 	ids := append(p.nodes[c.node], id)
 	slices.SortStableFunc(ids, func(x, y connID) int { return p.conns[x].start.Compare(p.conns[y].start) })
 	older := slices.Clone(ids[:len(ids)-1])
-	p.nodes[c.node] = ids
+	p.nodes[c.node] = ids[len(ids)-1:]
+	for _, o := range older {
+		delete(p.conns, o) // if it stays, for what reason ever, the next count finds it
+	}
 	twice := live && len(older) > 0 && p.takeover(c.node, time.Now())
 	p.b.inbox.connected(c.node, true)
 	p.mu.Unlock()
 	for _, o := range older {
 		p.kick(o)
+		p.b.streams.gone(c.node, o)
 	}
 	if twice {
 		p.b.count.twice.Add(1)
@@ -307,6 +347,7 @@ func (p *presence) run(ctx context.Context) {
 			swept = now
 		}
 		p.settle(ctx, now)
+		p.bury(now, p.b.sys().IsConnected())
 	}
 }
 

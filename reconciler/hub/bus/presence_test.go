@@ -78,7 +78,16 @@ func TestServerThatEndsTakesItsNodes(t *testing.T) {
 	if h.presence.count() != 1 {
 		t.Error("another server took it")
 	}
-	h.presence.removeServer(id.server)
+	now := time.Now()
+	h.presence.mu.Lock()
+	h.presence.heard[id.server] = now
+	h.presence.mu.Unlock()
+	h.presence.bury(now.Add(silentTime), true)
+	h.presence.bury(now.Add(time.Hour), false) // it is the hub who is cut off
+	if h.presence.count() != 1 {
+		t.Error("it was buried alive")
+	}
+	h.presence.bury(now.Add(2*time.Hour), true)
 	h.untilThere(t, "a", false)
 }
 

@@ -86,6 +86,21 @@ func (b *Bus) keepRevoked(ctx context.Context) {
 	}
 }
 
+// claimsUpdate is where accounts are written; servers answer, and hubs listen to each other.
+const claimsUpdate = "$SYS.REQ.CLAIMS.UPDATE"
+
+// otherRevoked learns what another hub writes: a server that is behind may still answer this
+// one with the account as it was before.
+func (b *Bus) otherRevoked(m *nats.Msg) {
+	a, err := jwt.DecodeAccountClaims(string(m.Data))
+	if err != nil || a.Subject != b.keys.accountID || a.Issuer != b.keys.operatorID {
+		return
+	}
+	b.revoked.mu.Lock()
+	defer b.revoked.mu.Unlock()
+	mergeRevoked(b.revoked.keys, a.Revocations)
+}
+
 func mergeRevoked(into, from map[string]int64) {
 	for k, t := range from {
 		into[k] = max(into[k], t)
@@ -113,7 +128,7 @@ func (b *Bus) pushRevoked(ctx context.Context, nc *nats.Conn, always bool) error
 	if err != nil {
 		return err
 	}
-	m, err := askServer(ctx, nc, "$SYS.REQ.CLAIMS.UPDATE", []byte(text))
+	m, err := askServer(ctx, nc, claimsUpdate, []byte(text))
 	if err != nil {
 		return fmt.Errorf("write the bus account: %w", err)
 	}

@@ -87,7 +87,7 @@ func TestRevokeOfTwoHubs(t *testing.T) {
 		t.Helper()
 		acc.Revocations = r
 		text, _ := acc.Encode(h.keys.operator)
-		if _, err := askServer(t.Context(), h.sys(), "$SYS.REQ.CLAIMS.UPDATE", []byte(text)); err != nil {
+		if _, err := askServer(t.Context(), h.sys(), claimsUpdate, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -323,7 +323,7 @@ func (s *Stream) control(c wire.Control) error {
 
 // watch ends a stream whose node is silent, and tells the node that somebody is here.
 func (s *Stream) watch() {
-	tick := time.NewTicker(streamIdle / 3)
+	tick := time.NewTicker(s.b.idle / 3)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
@@ -337,7 +337,7 @@ func (s *Stream) watch() {
 			s.alive = 0
 		}
 		s.mu.Unlock()
-		if silent >= streamIdle {
+		if silent >= s.b.idle {
 			s.finish(fmt.Errorf("node %q: %w", s.node, ErrIdle))
 			return
 		}

@@ -178,7 +178,7 @@ func TestSlowReader(t *testing.T) {
 	})
 	s := mustOpen(t, h, "a")
 	from := wait(t, "the node", src)
-	h.untilFrames(t, wire.Window)
+	poll(t, "a window of frames", func() bool { return h.count.frames.Load() >= wire.Window })
 	n.flush(t)
 	if got := from.sent.Load(); got != wire.Window {
 		t.Errorf("%d frames were sent unread", got)
@@ -195,15 +195,6 @@ func TestSlowReader(t *testing.T) {
 	}
 	if got != 100 {
 		t.Error("read", got)
-	}
-}
-
-func (h *hub) untilFrames(t testing.TB, n int64) {
-	t.Helper()
-	for end := time.Now().Add(15 * time.Second); h.count.frames.Load() < n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("in vain: frames")
-		}
 	}
 }
 
@@ -304,6 +295,35 @@ func TestStreamEndsWithConnection(t *testing.T) {
 	n.Close()
 	if _, _, err := s.Next(t.Context()); !errors.Is(err, ErrOffline) {
 		t.Error(err)
+	}
+}
+
+func TestSilentStreamEnds(t *testing.T) {
+	h := start(t, Config{})
+	h.idle = 900 * time.Millisecond
+	n := join(t, h, "a")
+	asked := make(chan wire.Control, 100)
+	n.serve(t, wire.VerbLogs, nil, func(s *source) {
+		for range 4 { // alive for longer than the limit
+			c := <-s.control
+			asked <- c
+			s.raw(wire.Frame(wire.FrameAlive, nil))
+		}
+		for c := range s.control {
+			asked <- c
+		}
+	})
+	s := mustOpen(t, h, "a")
+	if _, _, err := s.Next(t.Context()); !errors.Is(err, ErrIdle) {
+		t.Error(err)
+	}
+	if len(asked) < 4 {
+		t.Errorf("it ended after %d signs of life", len(asked))
+	}
+	for c := range asked {
+		if c.Cancel {
+			return
+		}
 	}
 }
 
