@@ -53,15 +53,22 @@ func (v *View) with(g *group, now time.Time) (*View, Delta, error) {
 			}
 		}
 		nodes.set(name, n)
-		if n.PublicKey != "" {
-			keys.set(n.PublicKey, name)
+		if n.PublicKey == "" {
+			continue
 		}
+		if holder, taken := keys.get(n.PublicKey); taken && holder != name {
+			if _, changes := g.Nodes[holder]; !changes {
+				return nil, Delta{}, fmt.Errorf("nodes %s and %s have one key", name, holder)
+			}
+		}
+		keys.set(n.PublicKey, name)
 	}
 	for name, n := range g.Nodes {
 		if holder, _ := keys.get(n.PublicKey); n.PublicKey != "" && holder != name {
 			return nil, Delta{}, fmt.Errorf("nodes %s and %s have one key", name, holder)
 		}
 	}
+	d.Removed = slices.DeleteFunc(d.Removed, func(name string) bool { _, back := g.Nodes[name]; return back })
 	next.nodes, next.keys = nodes.table(), keys.table()
 	if g.reset {
 		v.lost(next, &d, old)

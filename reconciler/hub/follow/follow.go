@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,13 +200,15 @@ func cause(ctx context.Context, silence error) error {
 
 // apply makes a change of the view and tells it.
 func (f *Follower) apply(g *group) error {
-	v, d, err := f.View().with(g, time.Now())
+	before := f.View()
+	v, d, err := before.with(g, time.Now())
 	if err != nil {
 		return err
 	}
+	rights := d.Fleet && (!reflect.DeepEqual(before.Fleet.Identities, v.Fleet.Identities) || !reflect.DeepEqual(before.Fleet.Bindings, v.Fleet.Bindings))
 	f.view.Store(v)
 	if !g.cached {
-		f.cache.changed(len(d.Removed) > 0 || len(d.GoneKeys) > 0 || d.Fleet)
+		f.cache.changed(len(d.Removed) > 0 || len(d.GoneKeys) > 0 || rights)
 	}
 	for _, do := range f.onDelta {
 		do(v, d)
