@@ -163,6 +163,11 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 	}
 	places := guidePlaces(f, p)
 	if len(places) == 0 {
+		for ws, src := range f.Workspaces {
+			if src.Unit == nil && (p.Scope == "" || ws == p.Scope || strings.HasPrefix(ws, p.Scope+"/")) {
+				return nil, fmt.Errorf("workspace %s is refused; see 'selvedge validate'", ws)
+			}
+		}
 		return nil, fmt.Errorf("guide %q at %s is in no accepted workspace of this clone; update the clone", show.Text(p.Guide), cmp.Or(show.Text(p.Scope), "the platform"))
 	}
 	for ws, s := range f.Workspaces {

@@ -71,7 +71,8 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 		}
 		t := eventTable([]hubapi.Event{e}, time.Now(), true)
 		t.Heading = nil
-		t.Rows[0][0].Text = e.Received.Local().Format(time.RFC3339)
+		t.Rows[0][0].Text = e.Received.Local().Format(time.RFC3339) // every line is a table of its own: columns are filled up here
+		t.Rows[0][1].Text, t.Rows[0][2].Text = fmt.Sprintf("%-7s", e.Severity), fmt.Sprintf("%-12s", e.Reason)
 		return t.Write(w, show.Colours(w))
 	}
 	known := map[string]bool{} // of the past, which a watch may tell again
@@ -81,7 +82,11 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 			return err
 		}
 	}
-	return hub.Watch(c.Context(), client.Query{}, func(u hubapi.Update) error {
+	after := ""
+	if len(past) > 0 {
+		after = past[len(past)-1].ID
+	}
+	return hub.Watch(c.Context(), client.WatchOptions{Node: node, After: after}, func(u hubapi.Update) error {
 		e := u.Event
 		if e == nil || node != "" && e.Node != node || known[e.ID] {
 			return nil

@@ -225,7 +225,7 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	if err := draw(s); err != nil {
 		return err
 	}
-	return hub.Watch(c.Context(), client.Query{Limit: 1}, func(u hubapi.Update) error {
+	return hub.Watch(c.Context(), client.WatchOptions{}, func(u hubapi.Update) error {
 		if u.Summary != nil {
 			return draw(*u.Summary)
 		}

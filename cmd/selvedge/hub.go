@@ -151,8 +151,9 @@ func (q *queryFlags) register(c *cobra.Command, f *hubFlags) {
 func (q *queryFlags) registerNodes(c *cobra.Command) {
 	c.Flags().StringSliceVar(&q.status, "status", nil, "Ready, NotReady, Unknown or Waiting; may be given several times")
 	c.Flags().StringVar(&q.Condition, "condition", "", "with this condition, e.g. DiskPressure")
-	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in the name, a label or the workspace")
-	c.Flags().StringVar(&q.Sort, "sort-by", "", "order, e.g. name, status or seen; with - in front backwards")
+	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in the name")
+	c.Flags().StringVar(&q.Sort, "sort-by", "", "name, workspace, status, cpu, memory, restarts or lastSeen; with - in front backwards")
+	complete(c, "sort-by", cobra.FixedCompletions([]string{"name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVar(&q.Limit, "limit", 0, "at most so many; 0: all")
 	complete(c, "status", cobra.FixedCompletions([]string{"Ready", "NotReady", "Unknown", "Waiting"}, cobra.ShellCompDirectiveNoFileComp))
 }

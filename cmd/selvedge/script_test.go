@@ -15,4 +15,4 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"selvedge": func() { os.Exit(run()) }})
 }
 
-func TestScripts(t *testing.T) { script.Run(t) }
+func TestScripts(t *testing.T) { script.RunWith(t, startHub) }

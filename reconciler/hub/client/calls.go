@@ -27,7 +27,7 @@ type Query struct {
 	App       string
 	Condition string
 	Search    string
-	Sort      string // the server's names: name, status, seen, …; empty: by name
+	Sort      string // name, workspace, status, cpu, memory, restarts or lastSeen, with - in front backwards; empty: by name
 	Limit     int    // at most so many in all; 0 means all
 }
 
@@ -57,6 +57,9 @@ func all[T any](ctx context.Context, c *Client, path string, v url.Values, limit
 		limit = maxItems
 	}
 	var whole hubapi.List[T]
+	if v == nil {
+		v = url.Values{}
+	}
 	for {
 		v.Set("limit", strconv.Itoa(min(page, limit-len(whole.Items))))
 		var l hubapi.List[T]
@@ -65,7 +68,8 @@ func all[T any](ctx context.Context, c *Client, path string, v url.Values, limit
 		}
 		whole.Items = append(whole.Items, l.Items...)
 		whole.Total, whole.Continue = l.Total, l.Continue
-		if l.Continue == "" || len(l.Items) == 0 || len(whole.Items) >= limit {
+		// a page may be empty and yet have another one behind it
+		if l.Continue == "" || l.Continue == v.Get("continue") || len(whole.Items) >= limit {
 			if len(whole.Items) > limit {
 				whole.Items = whole.Items[:limit]
 			}

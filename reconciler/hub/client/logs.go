@@ -46,7 +46,8 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 			return nil
 		})
 	}
-	f := &follower{out: w, timestamps: o.Timestamps, seed: maphash.MakeSeed(), seen: map[uint64]int{}}
+	// lines of the agent have their times anyhow
+	f := &follower{out: w, timestamps: o.Timestamps || o.Agent, seed: maphash.MakeSeed(), seen: map[uint64]int{}}
 	o.Timestamps = true // to go on from
 	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
@@ -164,7 +165,7 @@ type follower struct {
 	timestamps bool // are wanted by the reader
 	last       time.Time
 	seed       maphash.Seed
-	recent     []line         // from head on of the overlap, in the order in which they came
+	recent     []line // from head on of the overlap, in the order in which they came
 	head       int
 	seen       map[uint64]int // those of them that are to come again, and how often
 	replaying  bool
@@ -262,8 +263,8 @@ func stamp(l []byte) (at time.Time, before, after []byte) {
 		if !ok || len(word) > 80 {
 			return time.Time{}, nil, nil
 		}
-		if len(word) >= len("2006-01-02T15:04:05Z") && len(word) <= 40 {
-			if t, err := time.Parse(time.RFC3339Nano, string(word)); err == nil {
+		if len(word) >= len("2006-01-02T15:04:05Z") && len(word) <= 48 {
+			if t, err := time.Parse(time.RFC3339Nano, string(bytes.TrimPrefix(word, []byte("time=")))); err == nil {
 				return t, l[:len(l)-len(rest)], tail
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"strconv"
 
 	"selvedge/schema/hubapi"
 )
@@ -15,14 +17,31 @@ import (
 // maxEvent bounds one server-sent event.
 const maxEvent = 8 << 20
 
-// Watch calls update for each change of what q selects, until the context ends or the hub
-// says no. The hub leaves out what a slow reader cannot take. After a broken connection,
-// of which lost is told unless it is nil, the hub tells the present state again.
-func (c *Client) Watch(ctx context.Context, q Query, update func(hubapi.Update) error, lost func(error)) error {
-	last := ""
-	begun := false
+// WatchOptions say what to watch.
+type WatchOptions struct {
+	Query
+	Node    string // that one only
+	Initial bool   // begin with all nodes that match; a summary always comes first
+	After   string // ID of an event: begin with those that came since, as far as the hub keeps them
+}
+
+func (o WatchOptions) values() url.Values {
+	v := o.Query.values()
+	v.Del("sort")
+	v.Set("initial", strconv.FormatBool(o.Initial))
+	if o.Node != "" {
+		v.Set("node", o.Node)
+	}
+	return v
+}
+
+// Watch calls update for each change of what is asked for, until the context ends or the hub
+// says no. The hub leaves out what a slow reader cannot take. After a broken connection, of
+// which lost is told unless it is nil, events go on behind the last one.
+func (c *Client) Watch(ctx context.Context, o WatchOptions, update func(hubapi.Update) error, lost func(error)) error {
+	last, begun := o.After, false
 	return c.resume(ctx, func() bool { return begun }, lost, func(ctx context.Context) error {
-		res, err := c.stream(ctx, "/watch", q.values(), "text/event-stream", last)
+		res, err := c.stream(ctx, "/watch", o.values(), "text/event-stream", last)
 		if err != nil {
 			return err
 		}
@@ -31,6 +50,12 @@ func (c *Client) Watch(ctx context.Context, q Query, update func(hubapi.Update) 
 			u := hubapi.Update{Kind: kind}
 			switch kind {
 			case "node", "removed", "event", "summary":
+			case "end": // the caller's rights changed, or the token ended
+				p := &hubapi.Problem{}
+				if json.Unmarshal(data, p) != nil || p.Reason == "" {
+					p = &hubapi.Problem{Title: "the hub ended the watch", Reason: hubapi.ReasonUnavailable}
+				}
+				return &refused{p, 0}
 			default:
 				return nil // of a newer hub
 			}
