@@ -39,8 +39,8 @@ type Config struct {
 type Ops struct {
 	c        Config
 	tokens   atomic.Pointer[access.Tokens] // of the newest roster; nil until there is one
-	failures quota // wrong tokens, by source
-	refusals quota // lines of the audit log about missing rights, by subject
+	failures quota                         // wrong tokens, by source
+	refusals quota                         // lines of the audit log about missing rights, by subject
 
 	mu     sync.Mutex
 	guards map[*guard]struct{}

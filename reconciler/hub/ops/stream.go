@@ -63,6 +63,10 @@ type Stream struct {
 // *hubapi.Problem.
 func (s *Stream) Next(ctx context.Context) (channel byte, data []byte, err error) {
 	for {
+		if err := endedBy(s.guarded); err != nil {
+			s.err = err // what came before is not theirs any more
+			return 0, nil, err
+		}
 		kind, data, err := s.stream.Next(ctx)
 		switch {
 		case err == nil && kind == wire.FrameErr:
@@ -103,6 +107,9 @@ func (s *Stream) ExitCode() int { return s.stream.End().ExitCode }
 // Input sends stdin; it waits while the command takes none.
 func (s *Stream) Input(p []byte) error {
 	for len(p) > 0 {
+		if err := endedBy(s.guarded); err != nil {
+			return err
+		}
 		n := min(len(p), wire.MaxInput)
 		if err := s.stream.Input(p[:n]); err != nil {
 			return s.why(err)
@@ -211,7 +218,9 @@ func (o *Ops) stream(ctx context.Context, e *entry, a hubapi.AuditEntry, action 
 	id := o.c.Bus.NewStreamID()
 	bs, err := o.c.Bus.Open(guarded, a.Node, verb, id, request(id))
 	if err != nil {
-		if err = endedBy(guarded); err == nil {
+		if ended := endedBy(guarded); ended != nil {
+			err = ended
+		} else {
 			err = nodeProblem(a.Node, err)
 		}
 		release()
