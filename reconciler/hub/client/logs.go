@@ -47,7 +47,7 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 		})
 	}
 	// lines of the agent have their times anyhow
-	f := &follower{out: w, timestamps: o.Timestamps || o.Agent, seed: maphash.MakeSeed(), seen: map[uint64]int{}}
+	f := newFollower(w, o.Timestamps || o.Agent)
 	o.Timestamps = true // to go on from
 	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
@@ -171,6 +171,10 @@ type follower struct {
 	replaying  bool
 }
 
+func newFollower(w io.Writer, timestamps bool) *follower {
+	return &follower{out: w, timestamps: timestamps, seed: maphash.MakeSeed(), seen: map[uint64]int{}}
+}
+
 type line struct {
 	at  time.Time
 	sum uint64
@@ -192,6 +196,9 @@ func (f *follower) read(r io.Reader) error {
 	within, drop := false, false // of a long line
 	for {
 		piece, err := b.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) && !errors.Is(err, io.EOF) {
+			return broke{err} // the piece before it is told again, as a whole line
+		}
 		if len(piece) > 0 {
 			out := piece
 			if !within {
@@ -204,12 +211,8 @@ func (f *follower) read(r io.Reader) error {
 				}
 			}
 		}
-		switch {
-		case err == nil || errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF):
+		if errors.Is(err, io.EOF) {
 			return nil
-		default:
-			return broke{err}
 		}
 	}
 }
