@@ -166,7 +166,14 @@ func (b *bed) publish(generation int64, apps ...nodestate.App) {
 
 func (b *bed) sign(generation int64, apps ...nodestate.App) nodestate.Artifact {
 	b.Helper()
+	return b.signWith(generation, func(*nodestate.State) {}, apps...)
+}
+
+// signWith signs a state that differs from the usual one.
+func (b *bed) signWith(generation int64, change func(*nodestate.State), apps ...nodestate.App) nodestate.Artifact {
+	b.Helper()
 	s := verifytest.Fill(nodestate.State{Identity: nodestate.Identity{PublicKey: b.key}, Apps: apps})
+	change(&s)
 	content, err := s.Canonical()
 	if err != nil {
 		b.Fatal(err)
