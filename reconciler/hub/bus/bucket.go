@@ -32,7 +32,7 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 		defer cancel()
 	}
 	for { // a cluster that starts has no leader yet
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
 		kv, err := js.CreateOrUpdateKeyValue(try, c)
 		cancel()
 		if err == nil {

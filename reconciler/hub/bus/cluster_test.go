@@ -77,20 +77,6 @@ func freePorts(t testing.TB, n int) []string {
 	return all
 }
 
-// serverEnv makes the test binary a server with that configuration file.
-const serverEnv = "SELVEDGE_TEST_SERVER"
-
-func TestMain(m *testing.M) {
-	if name := os.Getenv(serverEnv); name != "" {
-		if err := serve(name); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
 // serve does what `nats-server -c FILE` does, until stdin ends.
 func serve(name string) error {
 	o, err := server.ProcessConfigFile(name)

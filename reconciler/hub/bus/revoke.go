@@ -185,7 +185,7 @@ func (b *Bus) lookup(ctx context.Context, nc *nats.Conn) (*jwt.AccountClaims, er
 
 // askServer asks the servers themselves.
 func askServer(ctx context.Context, nc *nats.Conn, subject string, data []byte) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
 	return nc.RequestWithContext(ctx, subject, data)
 }
