@@ -77,12 +77,15 @@ func TestChangeBounds(t *testing.T) {
 	for i := range 300 {
 		w.Changes([]roster.Change{commit(fmt.Sprintf("%040d", i), w.now.Add(time.Duration(i)), map[string]int64{"a": 1})})
 	}
+	if l, _ := w.ChangeList(nil, 1000, ""); l.Total != changesMost {
+		t.Error(l.Total)
+	}
+	if testing.Short() {
+		return
+	}
 	all := map[string]int64{}
 	for i := range 150000 {
 		all[fmt.Sprint("gw-", i)] = 1
-	}
-	if l, _ := w.ChangeList(nil, 1000, ""); l.Total != changesMost {
-		t.Error(l.Total)
 	}
 	for i := range 4 {
 		w.Changes([]roster.Change{commit(fmt.Sprintf("b%039d", i), w.now.Add(time.Hour+time.Duration(i)), all)})

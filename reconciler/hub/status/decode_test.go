@@ -50,7 +50,7 @@ func TestDropped(t *testing.T) {
 			if got := value(t, w, "selvedge_fleet_reports_dropped_total", c.reason); got != 5 {
 				t.Errorf("%v counted", got)
 			}
-			if w.status("gw-1") != "Unknown" || w.status("gw-2") != "Unknown" || w.reasons("gw-1") != "Refused" || w.reasons("gw-2") != "" {
+			if w.status("gw-1") != "Unknown" || w.status("gw-2") != "Unknown" || w.reasons("gw-1") != "ReportRefused" || w.reasons("gw-2") != "" {
 				t.Error(w.status("gw-1"), w.status("gw-2"), w.reasons("gw-1"), w.reasons("gw-2"))
 			}
 			w.report(good("gw-1", 9, 7, w.now)) // and it works when it behaves
@@ -115,7 +115,7 @@ func checkTexts(t *testing.T, v any) {
 }
 
 func FuzzDecodeStatus(f *testing.F) {
-	f.Add(typical("gw-1", 3, start))
+	f.Add([]byte(`{"node":"gw-1","epoch":"e","seq":1,"time":"2026-11-24T12:00:00Z","state":{"pulled":{"generation":7,"digest":"d"},"rejected":[{"generation":8}],"hold":{"reason":"r"}},"conditions":[{"type":"Refused"}],"well":true}`))
 	f.Add([]byte(`{"node":"gw-1","epoch":"e","apps":[{"containers":[{"usage":{"cpu":-1}}]}],"usage":{"temperature":1e300},"why":"\u001b"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := decodeStatus("gw-1", data)
@@ -149,8 +149,9 @@ func FuzzDecodeEvents(f *testing.F) {
 func FuzzDecodeFile(f *testing.F) {
 	var h history
 	h.add(start, good("gw-1", 1, 7, start))
-	f.Add(h.encode(true))
-	f.Add(h.encode(false))
+	f.Add(h.encode(true)) // small ones, of which more are tried
+	f.Add([]byte("\x01\x00\x02\x02"))
+	f.Add([]byte("\x90\xbf\x05\x04gw-1\x02"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if h, err := decodeHistory(data); err == nil {
 			h.samples(h.node, time.Time{})

@@ -9,6 +9,9 @@ import (
 	"selvedge/schema/wire"
 )
 
+// all is no name of a node, and after all of them.
+const all = "\xff"
+
 // found is a container in a record.
 type found struct {
 	r   *record
@@ -29,9 +32,25 @@ func (s *Store) Instances(q Query) (hubapi.List[hubapi.Instance], error) {
 	if !slices.Contains([]string{"", "name", "cpu", "memory", "restarts"}, order) {
 		return out, badOrder(order, "name, cpu, memory and restarts")
 	}
+	// in the order of names, only those of the page are gathered; the others are counted
+	var from string
+	if named := order == "" || order == "name"; named && q.Continue != "" {
+		k, err := place(q.Continue, q.Sort)
+		if err != nil {
+			return out, err
+		}
+		from, _, _ = strings.Cut(k.Name, "\x00")
+	} else if !named {
+		from = all
+	}
+	enough := limitOf(q.Limit)
+	if reverse {
+		from = all
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var rows []row[found]
+	beyond := 0 // rows of nodes after from
 	for _, r := range s.order {
 		if r.report == nil || !m.node(r) {
 			continue
@@ -45,6 +64,13 @@ func (s *Store) Instances(q Query) (hubapi.List[hubapi.Instance], error) {
 				c := &a.Containers[j]
 				if m.search != "" && !holds(m.search, r.name, a.Name, c.Name, c.Image) {
 					continue
+				}
+				out.Total++
+				if from != all && (r.name < from || beyond > enough) {
+					continue
+				}
+				if r.name > from {
+					beyond++
 				}
 				k := key{Sort: order, Name: r.name + "\x00" + a.Name + "\x00" + c.Name}
 				u := c.Usage
@@ -68,7 +94,7 @@ func (s *Store) Instances(q Query) (hubapi.List[hubapi.Instance], error) {
 	if err != nil {
 		return out, err
 	}
-	out.Total, out.Continue, out.Items = len(rows), cont, make([]hubapi.Instance, 0, len(list))
+	out.Continue, out.Items = cont, make([]hubapi.Instance, 0, len(list))
 	for _, f := range list {
 		out.Items = append(out.Items, hubapi.Instance{Node: f.r.name, Workspace: f.r.want.Workspace, App: f.app.Name, Instance: *f.c, Stale: f.r.ready == hubapi.Unknown || f.r.ready == hubapi.Waiting})
 	}

@@ -176,6 +176,22 @@ func TestInstancesAndApps(t *testing.T) {
 	if got := list(Query{Search: "REGISTRY/", Workspace: site, Sort: "-name", Limit: 1}); got != "b/web/main:9:false" {
 		t.Error(got)
 	}
+	for _, order := range []string{"", "-name", "cpu"} { // page by page
+		var got []string
+		for q := (Query{Sort: order, Limit: 1}); ; {
+			l, err := w.Instances(q)
+			if err != nil || l.Total != 3 {
+				t.Fatal(err, l.Total)
+			}
+			got = append(got, l.Items[0].Node)
+			if q.Continue = l.Continue; q.Continue == "" {
+				break
+			}
+		}
+		if len(got) != 3 || got[0] == got[1] || got[1] == got[2] {
+			t.Errorf("sort %q: %v", order, got)
+		}
+	}
 	apps, err := w.Apps(Query{})
 	if err != nil {
 		t.Fatal(err)

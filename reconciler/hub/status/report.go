@@ -147,7 +147,7 @@ func reasonOf(err error) string {
 // refuse counts what is dropped and tells the node's people, seldom.
 func (s *Store) refuse(r *record, reason, message string, now time.Time) {
 	s.counts.drop(reason)
-	s.noteOnce(r, wire.Event{Severity: "warning", Reason: "Refused", Message: message}, now)
+	s.noteOnce(r, wire.Event{Severity: "warning", Reason: "ReportRefused", Message: message}, now)
 }
 
 // noteOnce notes an event of a reason once a minute.

@@ -101,7 +101,7 @@ func TestFlood(t *testing.T) {
 	if got := value(t, w, "selvedge_fleet_reports_total", ""); got > 30 || w.status("gw-2") != "Ready" || w.status("gw-1") != "Ready" {
 		t.Errorf("%v statuses were taken; %s %s", got, w.status("gw-1"), w.status("gw-2"))
 	}
-	if got := w.reasons("gw-1"); got != "Refused" {
+	if got := w.reasons("gw-1"); got != "ReportRefused" {
 		t.Error(got)
 	}
 	// events
@@ -122,16 +122,15 @@ func TestFlood(t *testing.T) {
 func TestRoom(t *testing.T) {
 	w := newWorld(t)
 	nodes := map[string]roster.Node{}
-	for i := range 500 {
+	for i := range 250 {
 		nodes[fmt.Sprintf("gw-%03d", i)] = wanted(7)
 	}
 	w.want(nodes)
+	empty := fmt.Sprintf(`"apps":[{"containers":[{"name":%q}%s]}]}`, strings.Repeat("x", 200<<10), strings.Repeat(",{}", wire.MaxInstance-1))
 	for name := range nodes {
-		s := good(name, 1, 7, w.now)
-		s.Apps[0].Containers = make([]wire.Instance, wire.MaxInstance)
-		w.report(s)
+		w.Report(name, fmt.Appendf(nil, `{"node":%q,"epoch":"e1","seq":1,%s`, name, empty))
 	}
-	if w.size > leastRoom || value(t, w, "selvedge_fleet_reports_dropped_total", "full") < 100 {
+	if w.size > leastRoom || value(t, w, "selvedge_fleet_reports_dropped_total", "full") < 20 {
 		t.Error(w.size, value(t, w, "selvedge_fleet_reports_dropped_total", "full"))
 	}
 	for name := range nodes {

@@ -51,6 +51,8 @@ type snapshot struct {
 	log  *slog.Logger
 	mu   sync.Mutex
 	db   *bbolt.DB
+
+	closed bool
 }
 
 func openSnapshot(path string, log *slog.Logger) (*snapshot, error) {
@@ -120,6 +122,7 @@ func (f *snapshot) aside() error {
 func (f *snapshot) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.closed = true
 	if f.db == nil {
 		return nil
 	}
@@ -276,25 +279,39 @@ type batch struct {
 
 // save writes what changed. With all, everything.
 func (s *Store) save(all bool) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	b := s.collect(all)
-	s.file.mu.Lock()
-	defer s.file.mu.Unlock()
-	if s.file.db == nil {
-		return nil
+	err := s.file.update(b.write)
+	if err != nil {
+		s.restore(b, errors.Is(err, errDamaged)) // not while the file is locked: who has the store's lock may wait for it
 	}
-	err := guard(func() error { return s.file.db.Update(b.write) })
+	return err
+}
+
+// update writes. After damage there is an empty file, or none until the next update finds
+// where to put one.
+func (f *snapshot) update(do func(*bbolt.Tx) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errors.New("the file of statuses is closed")
+	}
+	var err error
+	if f.db == nil {
+		err = f.open()
+	}
 	if err == nil {
-		return nil
+		err = guard(func() error { return f.db.Update(do) })
 	}
-	damaged := errors.Is(err, errDamaged)
-	if damaged {
-		if again := s.file.aside(); again != nil {
-			s.file.db = nil
-			err = errors.Join(err, again)
-		}
+	if errors.Is(err, errDamaged) {
+		f.db = nil
+		err = errors.Join(err, f.aside())
 	}
-	s.restore(b, damaged)
-	return fmt.Errorf("write %s: %w", s.file.path, err)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
+	return nil
 }
 
 func (s *Store) collect(all bool) *batch {

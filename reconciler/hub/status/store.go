@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"selvedge/schema/hubapi"
@@ -38,6 +39,8 @@ type Store struct {
 	opened time.Time
 	file   *snapshot
 	counts counters
+	reset  atomic.Bool // the roster came once
+	saving sync.Mutex
 
 	mu      sync.RWMutex
 	nodes   map[string]*record
@@ -151,7 +154,8 @@ func (s *Store) Run(ctx context.Context) error {
 
 // Close writes and closes the file.
 func (s *Store) Close() error {
-	return errors.Join(s.save(true), s.file.close())
+	err := s.save(true)
+	return errors.Join(err, s.file.close())
 }
 
 // Want tells which nodes Git has. With reset, those that are not among nodes are gone.
@@ -165,6 +169,10 @@ func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string)
 	}
 	s.mu.RUnlock()
 	rows := s.file.rows(fresh) // what an earlier run knew
+	var others []string
+	if reset && !s.reset.Swap(true) {
+		others = s.file.others(nodes)
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +180,7 @@ func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string)
 	came, went := 0, 0
 	if reset {
 		if !s.ready {
-			s.gone = append(s.gone, s.file.others(nodes)...)
+			s.gone = append(s.gone, others...)
 			s.journal.orphans(nodes, now)
 		}
 		s.ready = true

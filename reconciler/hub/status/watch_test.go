@@ -110,14 +110,14 @@ func TestWatch(t *testing.T) {
 func TestSlowWatcher(t *testing.T) {
 	live(t, func(t *testing.T, s *Store) {
 		nodes := map[string]roster.Node{}
-		for i := range 300 {
+		for i := range 200 {
 			nodes[fmt.Sprintf("gw-%03d", i)] = wanted(7)
 		}
 		s.Want(true, nodes, nil)
 		ctx, stop := context.WithCancel(t.Context())
 		c := s.Watch(ctx, Query{})
 		<-c // the summary
-		for seq := range uint64(50) {
+		for seq := range uint64(20) {
 			for n := range nodes {
 				r := good(n, seq+1, 7, time.Now())
 				r.Well, r.Why = false, fmt.Sprint("problem ", seq)
@@ -141,11 +141,11 @@ func TestSlowWatcher(t *testing.T) {
 				open = false
 			}
 		}
-		if updates > 3*300 || events > 2*watchEvents || len(last) != 300 {
+		if updates > 3*200 || events > 2*watchEvents || len(last) != 200 {
 			t.Errorf("%d updates of %d nodes, %d events", updates, len(last), events)
 		}
 		for n, why := range last {
-			if why != "problem 49" {
+			if why != "problem 19" {
 				t.Fatalf("%s: the last update says %q", n, why)
 			}
 		}
