@@ -144,6 +144,7 @@ func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, work
 // entry decides what is written for a node that waits: its name, its place and the guide's
 // defaults. What the hub says of it is checked against the repo.
 func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry, error) {
+	p.Guide = path.Base(p.Guide) // SCOPE/NAME
 	e := &nodeEntry{name: cmp.Or(name, p.Name), publicKey: p.PublicKey, recipient: p.Recipient, guide: p.Guide}
 	if !nodestate.ValidNode(e.name) {
 		return nil, fmt.Errorf("%q cannot be a node's name; give one with --name: small letters, digits and hyphens", e.name)

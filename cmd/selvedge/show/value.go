@@ -23,9 +23,10 @@ func YAML(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	// JSON is YAML: read so, the order of members stays
+	// JSON is YAML, but for some characters that JSON lets stand: read so, the order of
+	// members stays
 	var n yaml.Node
-	if err := yaml.Unmarshal(b, &n); err != nil {
+	if err := yaml.Unmarshal(escaped(b), &n); err != nil {
 		return err
 	}
 	block(&n)
@@ -37,6 +38,25 @@ func YAML(w io.Writer, v any) error {
 	}
 	_, err = w.Write(out.Bytes())
 	return err
+}
+
+// escaped escapes, in the strings of JSON, what YAML does not take as it is.
+func escaped(text []byte) []byte {
+	if !bytes.ContainsFunc(text, hidden) {
+		return text
+	}
+	var b bytes.Buffer
+	for _, r := range string(text) {
+		switch {
+		case r < 0x80 && r != 0x7f || !hidden(r): // JSON has no others below a space
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r) // YAML's own
+		}
+	}
+	return b.Bytes()
 }
 
 // block takes the style of JSON away.
