@@ -34,7 +34,7 @@ func (r *Runtime) Logs(ctx context.Context, id string, o apply.LogOptions, w io.
 		}
 		id, live = before, filepath.Join(store, "containers", r.c.Namespace, before)
 	}
-	l := logfile.Log{Dir: live, Moved: filepath.Join(r.endedDir(), id), Name: logName(id), Older: func(name string) bool { return rotatedName(name, id) }, Format: formatJSON}
+	l := logfile.Log{Dir: live, Moved: filepath.Join(r.endedDir(), id), Name: logName(id), Older: func(name string) bool { return rotatedName(name, id) }, Format: logfile.JSONFile}
 	err = l.Read(ctx, logfile.Options{Since: o.Since, Tail: o.Tail, Follow: o.Follow, Timestamps: o.Timestamps}, w)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("container %.12s: %w: its log is not kept", id, apply.ErrUnknown)

@@ -1,4 +1,4 @@
-package containerd
+package logfile
 
 import (
 	"bytes"
@@ -6,26 +6,26 @@ import (
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"selvedge/internal/logfile"
 )
 
 // The log driver writes {"log":"text\n","stream":"stdout","time":"RFC 3339"}, one a line.
 var (
-	jsonStart = []byte(`{"log":"`)
-	jsonTime  = []byte(`"time":"`)
+	jsonStart  = []byte(`{"log":"`)
+	jsonStream = []byte(`,"stream":"std`)
+	jsonTime   = []byte(`","time":"`)
+	jsonEnd    = []byte(`"}`)
 )
 
-// formatJSON appends the text of one line of a log. It reads the one form that is written,
+// JSONFile is the Format of the json-file driver of container engines. It reads the one form that is written,
 // much faster than a JSON decoder, which gets what looks otherwise.
-func formatJSON(dst, line []byte, o logfile.Options) []byte {
+func JSONFile(dst, line []byte, o Options) []byte {
 	text, stamp, ok := split(line)
 	if !ok {
 		var e struct{ Log, Time string }
 		if json.Unmarshal(line, &e) != nil {
 			// a disk that was full left half a line, and the next one came behind it
 			if n := bytes.LastIndex(line, jsonStart); n > 0 {
-				return formatJSON(dst, line[n:], o)
+				return JSONFile(dst, line[n:], o)
 			}
 			return dst
 		}
@@ -52,7 +52,7 @@ func ended(dst []byte) []byte {
 }
 
 // head appends the time if it is wanted; false says that the line is too old.
-func head(dst, stamp []byte, o logfile.Options) ([]byte, bool) {
+func head(dst, stamp []byte, o Options) ([]byte, bool) {
 	if o.Since.IsZero() && !o.Timestamps {
 		return dst, true
 	}
@@ -89,11 +89,14 @@ func split(line []byte) (text, stamp []byte, ok bool) {
 		end++
 	}
 	text, rest = rest[:end], rest[end+1:]
-	n := bytes.Index(rest, jsonTime)
-	if n < 0 || len(rest) == 0 || rest[len(rest)-1] != '}' {
+	if rest, ok = bytes.CutPrefix(rest, jsonStream); !ok {
 		return nil, nil, false
 	}
-	stamp, _, ok = bytes.Cut(rest[n+len(jsonTime):], []byte{'"'})
+	if _, rest, ok = bytes.Cut(rest, jsonTime); !ok {
+		return nil, nil, false
+	}
+	stamp, ok = bytes.CutSuffix(rest, jsonEnd)
+	ok = ok && bytes.IndexByte(stamp, '"') < 0
 	return text, stamp, ok
 }
 
