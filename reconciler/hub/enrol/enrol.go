@@ -46,7 +46,7 @@ type Config struct {
 	Prefix func() string
 	Trust  func(ctx context.Context) ([][]byte, error) // the root documents
 
-	Rejected func(event string, attrs ...any) // for the audit; bounded: what is too much is counted only
+	Rejected func(event string, attrs ...any) // for audit and log; bounded: what is too much is counted only. nil: Log
 	// Source tells where a request comes from; nil: from its peer. A hub behind a proxy says it here.
 	Source func(*http.Request) netip.Addr
 	Rate   Rate

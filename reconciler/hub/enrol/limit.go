@@ -121,8 +121,9 @@ func (j *rejects) add(r *http.Request, event string, attrs ...any) {
 		j.dropped = 0
 	}
 	j.mu.Unlock()
-	j.c.Log.Warn("refused", append([]any{"event", event}, attrs...)...)
-	if j.c.Rejected != nil {
-		j.c.Rejected(event, attrs...)
+	if j.c.Rejected == nil {
+		j.c.Log.Warn("refused", append([]any{"event", event}, attrs...)...)
+		return
 	}
+	j.c.Rejected(event, attrs...)
 }
