@@ -84,15 +84,15 @@ func (x *exchange) upgradable() error {
 		}
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(h.Get("Sec-WebSocket-Key")))
-	if x.r.ProtoMajor != 1 || !token(h["Connection"], "upgrade") || !token(h["Upgrade"], "websocket") ||
+	if x.r.ProtoMajor != 1 || !lists(h["Connection"], "upgrade") || !lists(h["Upgrade"], "websocket") ||
 		h.Get("Sec-WebSocket-Version") != "13" || len(h["Sec-Websocket-Key"]) != 1 || err != nil || len(key) != 16 {
 		return upgradeRequired("a command is run over a WebSocket (RFC 6455, HTTP/1.1); use selvedge exec")
 	}
 	return nil
 }
 
-// token reports whether a header that is a list has a word.
-func token(headers []string, word string) bool {
+// lists reports whether a header that is a list has a word.
+func lists(headers []string, word string) bool {
 	for _, h := range headers {
 		for s := range strings.SplitSeq(h, ",") {
 			if strings.EqualFold(strings.TrimSpace(s), word) {

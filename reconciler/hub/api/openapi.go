@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 
 	"selvedge/schema/hubapi"
@@ -69,6 +70,8 @@ func (s *schemas) operation(rt route) object {
 	}
 	if rt.body != nil {
 		op["requestBody"] = object{"required": true, "content": object{mediaJSON: object{"schema": s.of(rt.body)}}}
+		// decode refuses what it does not know
+		s.all[componentName(reflect.TypeOf(rt.body))].(object)["additionalProperties"] = false
 	}
 	if rt.public {
 		op["security"] = []any{}
@@ -110,7 +113,7 @@ func (p param) openapi() object {
 		}
 	case number:
 		schema = object{"type": "integer", "minimum": p.min, "maximum": p.max}
-	case flag:
+	case boolean:
 		schema = object{"type": "boolean"}
 	case oneOf:
 		schema["enum"] = p.words

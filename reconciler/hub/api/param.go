@@ -18,7 +18,7 @@ type kind int
 const (
 	text     kind = iota
 	number        // an integer from min to max
-	flag          // true or false
+	boolean       // true or false
 	oneOf         // a word of words
 	sinceAgo      // a time (RFC 3339), or a duration before now
 )
@@ -99,7 +99,7 @@ func (p param) check(s string) error {
 		if n, err := strconv.Atoi(s); err != nil || n < p.min || n > p.max {
 			return invalid("%s=%.100s: want an integer from %d to %d", p.name, s, p.min, p.max)
 		}
-	case flag:
+	case boolean:
 		if s != "true" && s != "false" {
 			return invalid("%s=%.100s: want true or false", p.name, s)
 		}

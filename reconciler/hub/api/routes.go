@@ -112,12 +112,12 @@ func routes() []route {
 				"The node sends no faster than the caller reads. If it did not end well, the trailer " + hubapi.TrailerError + " holds a Problem as JSON. " +
 				"Needs `remote: logs: true` of the node in Git.",
 			params: with([]param{paramNode}, container, []param{
-				{name: "agent", doc: "Of the agent instead of an app.", kind: flag},
-				{name: "previous", doc: "Of runs that ended, as far as they are kept.", kind: flag},
-				{name: "follow", doc: "Go on with what is printed from now on.", kind: flag},
+				{name: "agent", doc: "Of the agent instead of an app.", kind: boolean},
+				{name: "previous", doc: "Of runs that ended, as far as they are kept.", kind: boolean},
+				{name: "follow", doc: "Go on with what is printed from now on.", kind: boolean},
 				paramSince,
 				{name: "tail", doc: "The last so many lines; 0: all, -1: none of the past.", kind: number, min: -1, max: 10_000_000},
-				{name: "timestamps", doc: "The time in front of each line.", kind: flag},
+				{name: "timestamps", doc: "The time in front of each line.", kind: boolean},
 			}), media: mediaText, stream: logs},
 		{method: "GET", pattern: "/nodes/{node}/exec", id: "exec", summary: "Run a command in a container, over a WebSocket",
 			doc: "Binary messages carry one byte for the channel and then data: 0 stdin (to the hub), 1 stdout, 2 stderr (from it). " +
@@ -125,8 +125,8 @@ func routes() []route {
 				"Needs `remote: exec: true` of the node in Git, and editor.",
 			params: with([]param{paramNode}, container, []param{
 				{name: "command", doc: "A word of the command; repeat it for each.", max: 16 << 10, repeated: true, required: true},
-				{name: "tty", doc: "Run it in a terminal.", kind: flag},
-				{name: "stdin", doc: "Connect stdin.", kind: flag},
+				{name: "tty", doc: "Run it in a terminal.", kind: boolean},
+				{name: "stdin", doc: "Connect stdin.", kind: boolean},
 				{name: "rows", doc: "Of the terminal.", kind: number, min: 1, max: 65535},
 				{name: "columns", doc: "Of the terminal.", kind: number, min: 1, max: 65535},
 			}), answer: hubapi.ExecMessage{}, media: mediaSocket, stream: exec},
@@ -150,7 +150,7 @@ func routes() []route {
 				"The event end, with a Problem, is the last one when the caller's rights change or the token expires. A comment comes every 15 seconds.",
 			params: with(choose, []param{
 				{name: "node", doc: "This node only."},
-				{name: "initial", doc: "Whether to begin with all that matches now; true if absent.", kind: flag},
+				{name: "initial", doc: "Whether to begin with all that matches now; true if absent.", kind: boolean},
 			}), answer: hubapi.Update{}, media: mediaEvents, stream: watch},
 
 		{method: "GET", pattern: "/guides", id: "guides", summary: "List guides by which nodes may join",

@@ -10,6 +10,7 @@ import (
 type schemas struct {
 	all      object // components by name
 	comments map[string]string
+	seen     map[string]bool // types by typeKey; may be nil
 }
 
 // of returns the schema of a value's type; types with a name become components.
@@ -110,6 +111,9 @@ func (s *schemas) structure(t reflect.Type) object {
 
 // fields adds the fields of a struct, and of those that it embeds, to properties.
 func (s *schemas) fields(t reflect.Type, props object, required *[]string) {
+	if s.seen != nil {
+		s.seen[typeKey(t)] = true
+	}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		_, tagged := f.Tag.Lookup("json")

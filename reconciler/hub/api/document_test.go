@@ -1,0 +1,208 @@
+package api
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+var update = flag.Bool("update", false, "write comments_gen.go and docs/reference/openapi.json anew")
+
+const reference = "../../../docs/reference/openapi.json"
+
+// TestDocument holds that what is generated is fresh, and the document valid.
+func TestDocument(t *testing.T) {
+	found := readComments(t)
+	if *update {
+		if err := os.WriteFile("comments_gen.go", commentsFile(t, found), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		doc, err := openAPI(found)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(reference, doc, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !maps.Equal(found, comments) {
+		t.Error("comments_gen.go is old: run go generate ./reconciler/hub/api")
+	}
+	doc, err := OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := os.ReadFile(reference); err != nil || !bytes.Equal(kept, doc) {
+		t.Errorf("%s is old (%v): run go generate ./reconciler/hub/api", reference, err)
+	}
+	d := load(t)
+	if !d.IsOpenAPI31OrLater() {
+		t.Error("not OpenAPI 3.1:", d.OpenAPI)
+	}
+	if err := d.Validate(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ids := map[string]bool{}
+	for path, item := range d.Paths.Map() {
+		for method, op := range item.Operations() {
+			if op.OperationID == "" || ids[op.OperationID] || op.Summary == "" {
+				t.Errorf("%s %s: operationId %q, summary %q", method, path, op.OperationID, op.Summary)
+			}
+			ids[op.OperationID] = true
+		}
+	}
+	if len(ids) != len(routes()) {
+		t.Errorf("%d operations, %d routes", len(ids), len(routes()))
+	}
+}
+
+// TestDocumentCatches holds that the validator refuses a wrong document: a control.
+func TestDocumentCatches(t *testing.T) {
+	doc, err := OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]string{
+		{`"in": "path"`, `"in": "road"`},
+		{`"operationId": "nodes"`, `"operationId": "node"`},
+		{`#/components/schemas/NodeDetail"`, `#/components/schemas/Nothing"`},
+		{`"type": "integer"`, `"type": "integral"`},
+	} {
+		wrong := bytes.Replace(doc, []byte(c[0]), []byte(c[1]), 1)
+		if bytes.Equal(wrong, doc) {
+			t.Fatalf("the document has no %s", c[0])
+		}
+		d, err := openapi3.NewLoader().LoadFromData(wrong)
+		if err == nil {
+			err = d.Validate(t.Context())
+		}
+		if err == nil {
+			t.Errorf("%s in place of %s is not noticed", c[1], c[0])
+		}
+	}
+}
+
+func load(t testing.TB) *openapi3.T {
+	t.Helper()
+	doc, err := OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := openapi3.NewLoader().LoadFromData(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// readComments collects the comments of the packages whose types the API gives and takes, by
+// type ("Node", "wire.Ref") and by member ("Node.name").
+func readComments(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, pkg := range []string{"hubapi", "wire", "roster", "nodestate"} {
+		dir := filepath.Join("../../../schema", pkg)
+		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			typeComments(f, pkg, found)
+		}
+	}
+	return found
+}
+
+func typeComments(f *ast.File, pkg string, found map[string]string) {
+	prefix := pkg + "."
+	if pkg == "hubapi" {
+		prefix = ""
+	}
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.TYPE {
+			continue
+		}
+		for _, s := range g.Specs {
+			ts := s.(*ast.TypeSpec)
+			st, ok := ts.Type.(*ast.StructType)
+			key := prefix + ts.Name.Name
+			if !used()[key] {
+				continue
+			}
+			keep(found, key, g.Doc, nil)
+			if !ok {
+				continue
+			}
+			for _, field := range st.Fields.List {
+				if field.Tag == nil {
+					continue
+				}
+				tag := reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json")
+				name, _, _ := strings.Cut(tag, ",")
+				keep(found, key+"."+name, field.Doc, field.Comment)
+			}
+		}
+	}
+}
+
+// used are the types in the document, by key.
+func used() map[string]bool {
+	s := &schemas{all: object{}, seen: map[string]bool{}}
+	for _, rt := range routes() {
+		for _, v := range []any{rt.body, rt.answer} {
+			if v != nil {
+				s.of(v)
+			}
+		}
+	}
+	s.seen["Problem"] = true
+	return s.seen
+}
+
+func keep(found map[string]string, key string, groups ...*ast.CommentGroup) {
+	var texts []string
+	for _, g := range groups {
+		if g != nil {
+			texts = append(texts, strings.Join(strings.Fields(g.Text()), " "))
+		}
+	}
+	if text := strings.Join(texts, " "); text != "" {
+		found[key] = text
+	}
+}
+
+func commentsFile(t *testing.T, found map[string]string) []byte {
+	var b bytes.Buffer
+	b.WriteString("// Code generated by go generate; DO NOT EDIT.\n\npackage api\n\n// comments are those of the types that the API gives and takes.\nvar comments = map[string]string{\n")
+	for _, k := range slices.Sorted(maps.Keys(found)) {
+		fmt.Fprintf(&b, "%q: %q,\n", k, found[k])
+	}
+	b.WriteString("}\n")
+	src, err := format.Source(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
