@@ -83,6 +83,7 @@ func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 	paths := ch.paths()
 	before, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD") // "" before the first commit
 	var written []string
+	removed := map[string]content{}
 	undo := func() {
 		ctx := context.WithoutCancel(ctx)
 		if now, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD"); now != before {
@@ -92,8 +93,8 @@ func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 		for _, name := range written {
 			_ = root.Remove(name)
 		}
-		if len(ch.Remove) > 0 {
-			_, _ = c.git(ctx, append([]string{"checkout", "--quiet", "HEAD", "--"}, ch.Remove...)...)
+		for name, old := range removed { // not by Git, which may be what failed
+			_ = root.WriteFile(name, old.text, old.mode)
 		}
 	}
 	defer func() {
@@ -111,6 +112,15 @@ func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 		}
 	}
 	for _, name := range ch.Remove {
+		fi, err := root.Stat(name)
+		if err != nil {
+			return "", err
+		}
+		text, err := root.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		removed[name] = content{text, fi.Mode().Perm()}
 		if err := root.Remove(name); err != nil {
 			return "", err
 		}
@@ -127,6 +137,12 @@ func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 	}
 	hash, err = c.git(context.WithoutCancel(ctx), "rev-parse", "HEAD")
 	return strings.TrimSpace(hash), err
+}
+
+// content is a file that was taken away.
+type content struct {
+	text []byte
+	mode fs.FileMode
 }
 
 // Push pushes the branch to where it follows.
@@ -172,7 +188,7 @@ func (c Clone) git(ctx context.Context, args ...string) (string, error) {
 	cmd.Env = append(os.Environ(), "GIT_LITERAL_PATHSPECS=1")
 	cmd.Stdin = os.Stdin                                                     // hooks and signing may ask
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it removes its locks
-	cmd.WaitDelay = 10 * time.Second
+	cmd.WaitDelay = 2 * time.Second                                          // for hooks that go on without it
 	var out, says bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &says
 	if err := cmd.Run(); err != nil {
