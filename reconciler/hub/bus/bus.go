@@ -122,9 +122,7 @@ func New(c Config) (*Bus, error) {
 	b.streams.init()
 	b.inbox = newInbox(&b.count)
 	b.presence = newPresence(b)
-	if b.tunnel, err = newTunnel(b); err != nil {
-		return nil, err
-	}
+	b.tunnel = newTunnel(b)
 	return b, nil
 }
 

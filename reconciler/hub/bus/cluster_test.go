@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -219,6 +220,20 @@ func TestCluster(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal(e, err)
 		}
+	}
+	// who does not trust the servers' CA does not talk to them, nor lets nodes do so
+	wrong, _, _ := certs(t)
+	other, err := New(Config{Dir: dir, CA: wrong, Servers: c.Servers, Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nc, err := other.dial("x", false); err == nil {
+		nc.Close()
+		t.Error("connected to servers of another CA")
+	}
+	if up, _, err := other.tunnel.upgrade(t.Context(), other.nodes[0], "AAAAAAAAAAAAAAAAAAAAAA==", netip.Addr{}); err == nil {
+		up.Close()
+		t.Error("passes nodes on to servers of another CA")
 	}
 	// a revocation by the hub that did not let the node in holds everywhere
 	drain(a.dropped)

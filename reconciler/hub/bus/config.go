@@ -96,7 +96,7 @@ func serverText(k *keys, e External) string {
 	if e.Cluster == "" {
 		return b.String()
 	}
-	line("cluster {\n  name: fleet\n  listen: %s\n  authorization { user: server, password: %s, timeout: 10 }", q(e.Cluster), q(k.routes))
+	line("cluster {\n  name: fleet\n  no_advertise: true\n  listen: %s\n  authorization { user: server, password: %s, timeout: 10 }", q(e.Cluster), q(k.routes))
 	if tls != "" {
 		ca := ""
 		if e.CA != "" {

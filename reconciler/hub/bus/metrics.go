@@ -14,6 +14,14 @@ type counters struct {
 	tunnelled, tunnelFull, tunnelRefused, overruns atomic.Int64
 }
 
+// slowConsumers counts those of the embedded server.
+func (b *Bus) slowConsumers() float64 {
+	if b.link.Load() == nil || b.srv == nil { // in this order: link is set after srv
+		return 0
+	}
+	return float64(b.srv.NumSlowConsumers())
+}
+
 // Collectors returns the metrics of the bus.
 func (b *Bus) Collectors() []prometheus.Collector {
 	var all []prometheus.Collector
@@ -42,13 +50,16 @@ func (b *Bus) Collectors() []prometheus.Collector {
 	counter("dropped_total", dropped, "reason", "flood", &c.flooded)
 	counter("dropped_total", dropped, "reason", "malformed", &c.malformed)
 	counter("dropped_total", dropped, "reason", "oversized", &c.oversized)
-	counter("slow_consumers_total", "Times that the hub itself did not keep up.", "", "", &c.slow)
+	const slow = "Connections, or the hub's own subscriptions, that did not keep up."
+	counter("slow_consumers_total", slow, "side", "hub", &c.slow)
+	all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "selvedge", Subsystem: "bus", Name: "slow_consumers_total",
+		Help: slow, ConstLabels: prometheus.Labels{"side": "server"}}, b.slowConsumers))
 	counter("stream_overruns_total", "Streams that were cut off because the node ignored credit.", "", "", &c.overruns)
 	counter("revocations_total", "Keys that were revoked.", "", "", &c.revocations)
 	counter("kicks_total", "Connections that the hub ended.", "", "", &c.kicked)
 	counter("twice_total", "Times that a node's key was found in use twice.", "", "", &c.twice)
-	counter("tunnels_total", "Connections to the tunnel by outcome.", "outcome", "open", &c.tunnelled)
-	counter("tunnels_total", "Connections to the tunnel by outcome.", "outcome", "full", &c.tunnelFull)
-	counter("tunnels_total", "Connections to the tunnel by outcome.", "outcome", "refused", &c.tunnelRefused)
+	counter("tunnel_attempts_total", "Connections to the tunnel by outcome.", "outcome", "open", &c.tunnelled)
+	counter("tunnel_attempts_total", "Connections to the tunnel by outcome.", "outcome", "full", &c.tunnelFull)
+	counter("tunnel_attempts_total", "Connections to the tunnel by outcome.", "outcome", "refused", &c.tunnelRefused)
 	return all
 }

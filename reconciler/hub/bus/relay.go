@@ -41,7 +41,7 @@ func (p *pair) close() {
 // run passes on until either side ends. reply is what the server said so far.
 func (p *pair) run(reply []byte) {
 	defer p.close()
-	p.node.SetDeadline(time.Now().Add(handshakeTime))
+	p.node.SetDeadline(time.Now().Add(p.t.handshake))
 	if _, err := p.node.Write(reply); err != nil {
 		return
 	}
@@ -64,20 +64,19 @@ var pong = []byte("PONG\r\n")
 
 // handshake passes on what the server says until it knows the node.
 func (p *pair) handshake() bool {
-	bp := busy.Get().(*[]byte)
-	defer busy.Put(bp)
+	buf := make([]byte, 2*parked)
 	var tail []byte
 	for {
-		n, err := p.server.Read(*bp)
+		n, err := p.server.Read(buf)
 		if n > 0 {
-			if _, err := p.node.Write((*bp)[:n]); err != nil {
+			if _, err := p.node.Write(buf[:n]); err != nil {
 				return false
 			}
 		}
 		if err != nil {
 			return false
 		}
-		seen := append(tail, (*bp)[:n]...)
+		seen := append(tail, buf[:n]...)
 		if bytes.Contains(seen, pong) {
 			return true
 		}

@@ -35,7 +35,7 @@ func (b *Bus) Request(ctx context.Context, node, verb string, req, answer any) e
 		return &NotConnected{node}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("ask node %q to %s: %w", node, verb, ErrTimeout)
-	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected):
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed):
 		return ErrNotReady
 	case err != nil:
 		return fmt.Errorf("ask node %q to %s: %w", node, verb, err)

@@ -24,8 +24,12 @@ const (
 	inputRate = 2 << 20 // bytes a second
 )
 
-// Errors with which a stream ends.
+// maxOpen bounds streams of all nodes: each may hold a window, 2 MB.
+const maxOpen = 256
+
+// Errors with which a stream ends, or does not begin.
 var (
+	ErrBusy    = errors.New("too many streams are open at this hub; close some")
 	ErrIdle    = errors.New("the node has been silent for too long")
 	ErrOverrun = errors.New("the node sent more than it was granted, and was cut off")
 )
@@ -75,6 +79,16 @@ func (s *streams) len() int {
 	return len(s.all)
 }
 
+func (s *streams) add(st *Stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) >= maxOpen {
+		return false
+	}
+	s.all[st] = struct{}{}
+	return true
+}
+
 // gone ends streams over a connection that is no more.
 func (s *streams) gone(node string, id connID) {
 	s.each(func(st *Stream) {
@@ -115,9 +129,10 @@ func (b *Bus) Open(ctx context.Context, node, verb, id string, req any) (*Stream
 	if err := s.sub.SetPendingLimits(8*wire.Window, 2*wire.Window*(wire.MaxFrame+1)); err != nil {
 		return nil, err
 	}
-	b.streams.mu.Lock()
-	b.streams.all[s] = struct{}{}
-	b.streams.mu.Unlock()
+	if !b.streams.add(s) {
+		s.sub.Unsubscribe()
+		return nil, ErrBusy
+	}
 	var a wire.Answer
 	if err := b.Request(ctx, node, verb, req, &a); err != nil {
 		s.Close() // the node may have begun

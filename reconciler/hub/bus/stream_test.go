@@ -164,6 +164,23 @@ func TestStreamRefused(t *testing.T) {
 	}
 }
 
+func TestTooManyStreams(t *testing.T) {
+	h := start(t, Config{})
+	n := join(t, h, "a")
+	n.serve(t, wire.VerbLogs, nil, func(s *source) {})
+	h.streams.mu.Lock()
+	for range maxOpen - 1 {
+		h.streams.all[&Stream{b: h.Bus, over: true}] = struct{}{}
+	}
+	h.streams.mu.Unlock()
+	s := mustOpen(t, h, "a")
+	if _, err := open(t, h, "a"); err != ErrBusy {
+		t.Error(err)
+	}
+	s.Close()
+	mustOpen(t, h, "a")
+}
+
 // TestSlowReader: a node waits for who reads, and nothing piles up.
 func TestSlowReader(t *testing.T) {
 	h := start(t, Config{})

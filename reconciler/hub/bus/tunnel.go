@@ -34,6 +34,8 @@ type tunnel struct {
 	servers atomic.Pointer[[]*url.URL] // nil: not ready, or closed
 	opened  atomic.Int64
 
+	handshake time.Duration
+
 	mu        sync.Mutex
 	pairs     map[*pair]struct{}
 	strangers int
@@ -42,8 +44,8 @@ type tunnel struct {
 	closed    bool
 }
 
-func newTunnel(b *Bus) (*tunnel, error) {
-	return &tunnel{b: b, pairs: map[*pair]struct{}{}, sources: map[netip.Prefix]int{}, free: make(chan struct{})}, nil
+func newTunnel(b *Bus) *tunnel {
+	return &tunnel{b: b, handshake: handshakeTime, pairs: map[*pair]struct{}{}, sources: map[netip.Prefix]int{}, free: make(chan struct{})}
 }
 
 func (t *tunnel) open(servers []*url.URL) { t.servers.Store(&servers) }

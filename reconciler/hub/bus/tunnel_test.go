@@ -178,6 +178,25 @@ func TestKnownNodesFreeTheirSlots(t *testing.T) {
 	}
 }
 
+// TestStrangerIsSentAway: who connects and says nothing is not kept.
+func TestStrangerIsSentAway(t *testing.T) {
+	h := start(t, Config{})
+	h.tunnel.handshake = 100 * time.Millisecond
+	_, r := speak(t, h, goodUpgrade+"\r\n")
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	if rest, err := io.ReadAll(r); strings.Contains(fmt.Sprint(err), "timeout") || !strings.Contains(string(rest), "INFO") {
+		t.Errorf("%q %v", rest, err)
+	}
+	poll(t, "a free slot", func() bool { h.tunnel.mu.Lock(); defer h.tunnel.mu.Unlock(); return h.tunnel.strangers == 0 })
+	// a node is not held to that time
+	h.tunnel.handshake = 10 * time.Second
+	n := join(t, h, "a")
+	n.flush(t)
+}
+
 func TestRawListener(t *testing.T) {
 	cert := httptest.NewUnstartedServer(nil)
 	cert.StartTLS()
