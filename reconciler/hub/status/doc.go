@@ -17,7 +17,7 @@
 //   - Ready: everything else. Pressure on disk or memory, a clock that is off and a held
 //     node are conditions to look at and stop nothing by themselves.
 //
-// A node is converged when it runs the wanted generation, or a newer one.
+// A node is converged when it runs the wanted generation, or a newer one, as far as it was heard.
 //
 // Conditions that only the hub can tell: Behind, the alarm of a frozen registry: the node
 // reports, the wanted generation is older than two minutes and the node has not pulled it

@@ -16,6 +16,8 @@ import (
 const (
 	eventsEach = 200
 	eventsAll  = 50000
+	bytesEach  = 256 << 10
+	bytesAll   = 64 << 20
 	eventsGone = 24 * time.Hour // of nodes that Git has no more
 )
 
@@ -30,6 +32,7 @@ type entry struct {
 type journal struct {
 	all   []*entry // with dead ones among them
 	live  int
+	size  int // of live ones, bytes, about
 	nodes map[string]*nodeLog
 	last  uint64
 	fresh []*entry // to be written
@@ -38,9 +41,12 @@ type journal struct {
 
 type nodeLog struct {
 	list      []*entry
+	size      int
 	workspace string
 	gone      time.Time // when Git dropped the node
 }
+
+func (e *entry) weight() int { return 300 + len(e.Message) }
 
 func (j *journal) init() { j.nodes = map[string]*nodeLog{} }
 
@@ -62,12 +68,19 @@ func (j *journal) insert(n *entry) {
 	}
 	l.list = append(l.list, n)
 	j.all = append(j.all, n)
-	if j.live++; len(l.list) > eventsEach {
-		j.drop(l.list[0])
-		l.list = slices.Clone(l.list[1:]) // not a window on an array that only grows
+	j.live++
+	j.size += n.weight()
+	l.size += n.weight()
+	drop := 0
+	for ; len(l.list)-drop > eventsEach || l.size > bytesEach; drop++ {
+		l.size -= l.list[drop].weight()
+		j.drop(l.list[drop])
 	}
-	if j.live > eventsAll {
-		for len(j.all) > 0 && j.all[0].dead {
+	if drop > 0 {
+		l.list = slices.Clone(l.list[drop:]) // not a window on an array that only grows
+	}
+	for j.live > eventsAll || j.size > bytesAll {
+		for j.all[0].dead {
 			j.all = j.all[1:]
 		}
 		j.remove(j.all[0])
@@ -80,12 +93,14 @@ func (j *journal) insert(n *entry) {
 func (j *journal) drop(e *entry) {
 	e.dead = true
 	j.live--
+	j.size -= e.weight()
 	j.dead = append(j.dead, e.id)
 }
 
 func (j *journal) remove(e *entry) {
 	j.drop(e)
 	l := j.nodes[e.Node]
+	l.size -= e.weight()
 	if l.list = slices.DeleteFunc(l.list, func(o *entry) bool { return o == e }); len(l.list) == 0 && l.gone.IsZero() {
 		delete(j.nodes, e.Node)
 	}
@@ -213,7 +228,8 @@ func (s *Store) Events(node string, data []byte) {
 	}
 }
 
-// Note keeps an event of the hub's own; node may be empty. Time is filled in where it is missing.
+// Note keeps an event of the hub's own; node may be empty. Time is filled in where it is
+// missing. Seq is 0 for the hub's own events, and never for a node's: none can speak for the hub.
 func (s *Store) Note(node string, e wire.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,6 +247,9 @@ func (s *Store) Note(node string, e wire.Event) {
 }
 
 func (s *Store) note(node, workspace string, e wire.Event, now time.Time) {
+	if e.Seq = 0; e.Severity == "" {
+		e.Severity = "info"
+	}
 	if cleanEvent(&e); e.Time.IsZero() {
 		e.Time = now.UTC()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,6 +183,33 @@ func TestEventBounds(t *testing.T) {
 		if _, err := w.EventList(q); err == nil {
 			t.Errorf("%+v", q)
 		}
+	}
+}
+
+func TestLargeEvents(t *testing.T) {
+	w := newWorld(t)
+	nodes := map[string]roster.Node{}
+	for i := range 400 {
+		nodes[fmt.Sprint("gw-", i)] = wanted(7)
+	}
+	w.want(nodes)
+	long := strings.Repeat("x", wire.MaxText)
+	for n := range nodes {
+		for range 80 {
+			w.Note(n, wire.Event{Reason: "Long", Message: long})
+		}
+	}
+	if l, _ := w.EventList(EventQuery{}); w.journal.size > bytesAll || l.Total*wire.MaxText > bytesAll || l.Total < 10000 {
+		t.Error(w.journal.size, l.Total)
+	}
+	size := 0
+	for _, l := range w.journal.nodes {
+		if size += l.size; l.size > bytesEach {
+			t.Error(l.size)
+		}
+	}
+	if size != w.journal.size {
+		t.Error("the sum is", size, "and not", w.journal.size)
 	}
 }
 

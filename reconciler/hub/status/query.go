@@ -33,8 +33,10 @@ type Query struct {
 	Continue  string // of the page before
 	// Sort is name (the default), workspace, status (worst first), cpu, memory, restarts (most first) or
 	// lastSeen (longest ago first); a minus in front turns it round.
-	Sort    string
-	Visible func(workspace string) bool // nil: everything
+	Sort string
+	// Visible tells which workspaces may be seen; nil: all. It is asked while the store is locked
+	// for writing, and must not call it.
+	Visible func(workspace string) bool
 	// Initial makes Watch begin with all that match.
 	Initial bool
 }

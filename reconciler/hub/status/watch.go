@@ -17,7 +17,8 @@ const (
 )
 
 // Watch sends updates of what a query chooses until ctx ends, and then closes the channel. It
-// begins with a summary, and with all nodes that match if Initial is set. A slow reader loses
+// begins with a summary, and with all nodes that match if Initial is set. A node is
+// removed when it does not match any more, for whatever reason. A slow reader loses
 // intermediate states of a node and old events, never the newest. Where more than 100 nodes match, new
 // figures of usage alone are no update. A query that makes no sense closes the channel at once;
 // Nodes tells why.

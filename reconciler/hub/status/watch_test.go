@@ -51,23 +51,28 @@ func TestWatch(t *testing.T) {
 		s.Want(true, map[string]roster.Node{"a": wanted(7), "b": wanted(7), "hidden": oslo}, nil)
 		ctx, stop := context.WithCancel(t.Context())
 		c := s.Watch(ctx, Query{Initial: true, Visible: func(w string) bool { return w == site }})
-		// until gathers updates until none came for a second
+		// until gathers updates until none came for some seconds: those that repeat once, and the last summary
 		until := func() (got string) {
+			summary, last := "", ""
 			for {
 				select {
 				case u := <-c:
+					this := ""
 					switch u.Kind {
 					case "node":
-						got += fmt.Sprintf(" %s=%s", u.Node.Name, u.Node.Status)
+						this = fmt.Sprintf(" %s=%s", u.Node.Name, u.Node.Status)
 					case "removed":
-						got += " -" + u.Removed
+						this = " -" + u.Removed
 					case "event":
-						got += " " + u.Event.Node + "!" + u.Event.Reason
+						this = " " + u.Event.Node + "!" + u.Event.Reason
 					case "summary":
-						got += fmt.Sprintf(" (%d)", u.Summary.Nodes)
+						summary = fmt.Sprintf(" (%d)", u.Summary.Nodes)
+					}
+					if this != "" && this != last {
+						got, last = got+this, this
 					}
 				case <-time.After(3 * time.Second):
-					return got
+					return got + summary
 				}
 			}
 		}
@@ -81,7 +86,7 @@ func TestWatch(t *testing.T) {
 		send(s, good("a", 1, 7, time.Now()))
 		send(s, good("hidden", 1, 7, time.Now()))
 		expect("a reported", " a=Ready (2)")
-		for i := range uint64(5) { // many updates are one
+		for i := range uint64(5) {
 			send(s, good("a", 2+i, 7, time.Now()))
 		}
 		expect("usage", " a=Ready")
