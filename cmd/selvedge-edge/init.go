@@ -26,7 +26,7 @@ where states are pulled from; it never replaces a key or a root. It dials nobody
 line, 'selvedge-edge join' does it all.`,
 		Example: `  selvedge-edge init --node gw-7 --hub https://hub.example --ca ca.pem --root 1.root.json --fingerprint sha256:…
   selvedge-edge init --node gw-7 --registry https://selvedge.example --root 1.root.json --fingerprint sha256:…`,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if s.Node == "" || s.Registry == "" && len(s.Hubs) == 0 || root == "" {
 				return exit.Usagef("--node, --registry or --hub, and --root are needed; see 'selvedge-edge init --help'")

@@ -7,11 +7,14 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/sigstore/sigstore/pkg/signature"
 
+	"selvedge/edge/hubtest"
 	"selvedge/schema/trust"
 	"selvedge/test/script"
 )
@@ -33,8 +36,44 @@ func TestScripts(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, "other", "1.root.json"), other, 0o644); err != nil {
 			return err
 		}
+		hub(t, e, doc)
 		return os.WriteFile(filepath.Join(e.WorkDir, "1.root.json"), doc, 0o644)
 	})
+}
+
+// hub gives a script a hub at $HUB whose CA has the digest $PIN and stands in ca.pem, with the
+// join tokens one and two. It lets in who waits once a file named approve holds a name.
+func hub(t *testing.T, e *testscript.Env, doc []byte) {
+	h := hubtest.New(t)
+	h.Docs = [][]byte{doc}
+	h.Tokens["one"], h.Tokens["two"] = true, true
+	e.Setenv("HUB", h.URL)
+	e.Setenv("PIN", h.Pin)
+	if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), h.CA, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	e.Defer(func() { close(stop); <-stopped })
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			name, err := os.ReadFile(filepath.Join(e.WorkDir, "approve"))
+			if err != nil {
+				continue
+			}
+			h.Lock()
+			for key := range h.Pending {
+				delete(h.Pending, key)
+				h.Nodes[key] = strings.TrimSpace(string(name))
+			}
+			h.Unlock()
+		}
+	}()
 }
 
 func root(t *testing.T) (doc []byte, fingerprint string) {
