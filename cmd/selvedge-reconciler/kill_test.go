@@ -18,6 +18,8 @@ import (
 
 	"selvedge/internal/control"
 	"selvedge/reconciler"
+	"selvedge/reconciler/feed"
+	"selvedge/reconciler/hub/follow"
 	"selvedge/reconciler/publish"
 	"selvedge/reconciler/sign"
 	"selvedge/reconciler/trustdir"
@@ -139,6 +141,7 @@ func TestKill(t *testing.T) {
 			t.Fatalf("not converged: %v, %+v", err, s)
 		}
 	}
+	view := roster(t, follow.Config{URL: "unix:" + filepath.Join(data, feed.Socket)}, head)
 	for w := range 6 {
 		name := fmt.Sprintf("gw-%d-7", w)
 		want := fmt.Sprint("round ", rounds-1-(rounds-1-w)%2)
@@ -149,6 +152,9 @@ func TestKill(t *testing.T) {
 		}
 		if s.Generation() < before[name].Generation {
 			t.Errorf("node %s: generation %d, before %d", name, s.Generation(), before[name].Generation)
+		}
+		if n, ok := view.Node(name); !ok || n.Generation != s.Generation() || n.PublicKey != keys[name] {
+			t.Errorf("node %s: hubs are told %+v, published is generation %d", name, n, s.Generation())
 		}
 	}
 }
