@@ -1,7 +1,10 @@
 package bus
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,11 +99,37 @@ func TestManyComeBackAfterRestart(t *testing.T) {
 	if testing.Short() {
 		count = 50
 	}
-	h := start(t, Config{})
+	t.Logf("%d nodes came back in %v", count, comeBack(t, count))
+}
+
+// BenchmarkComeBack is a hub's restart with 1,000 nodes.
+func BenchmarkComeBack(b *testing.B) {
+	var all time.Duration
+	for range b.N {
+		all += comeBack(b, 1000)
+	}
+	b.ReportMetric(all.Seconds()/float64(b.N), "s/restart")
+}
+
+// comeBack restarts a hub with so many nodes behind one address, and tells how long it took
+// until each had said something to the new one.
+func comeBack(t testing.TB, count int) time.Duration {
+	c := Config{Dir: t.TempDir()}
+	h := start(t, c)
+	var handler atomic.Pointer[http.Handler]
+	first := h.Tunnel()
+	handler.Store(&first)
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*handler.Load()).ServeHTTP(w, r) }))
+	defer front.Close()
+	h.http.Close()
+	h.http = front
 	nodes := make([]*node, count)
 	var wg sync.WaitGroup
+	gate := make(chan struct{}, 64)
 	for i := range nodes {
+		gate <- struct{}{}
 		wg.Go(func() {
+			defer func() { <-gate }()
 			nodes[i] = newNode(t, h.Bus, nodeName(i))
 			if err := nodes[i].connect(t, h); err != nil {
 				t.Error(err)
@@ -108,30 +137,28 @@ func TestManyComeBackAfterRestart(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
 	h.until(t, "all nodes", func() bool { return h.presence.count() == count })
-	front := h.tunnel
-	first := front.servers.Load()
-	front.servers.Store(nil) // refused while there is no server
-	front.mu.Lock()
-	var pairs []*pair
-	for p := range front.pairs {
-		pairs = append(pairs, p)
-	}
-	front.mu.Unlock()
-	for _, p := range pairs {
-		p.close()
-	}
-	h.until(t, "nobody", func() bool { return h.presence.count() == 0 })
+	h.http = httptest.NewServer(nil) // what stop closes
+	h.stop()
 	began := time.Now()
-	front.servers.Store(first)
+	h = start(t, c)
+	second := h.Tunnel()
+	handler.Store(&second)
 	h.until(t, "all nodes again", func() bool { return h.presence.count() == count })
-	t.Logf("%d nodes came back in %v", count, time.Since(began))
 	for _, n := range nodes {
 		if err := n.Publish(wire.StatusSubject(n.name), []byte("x")); err != nil {
 			t.Error(err)
 		}
 	}
 	h.until(t, "a status of each", func() bool { return len(h.statuses) == count })
+	took := time.Since(began)
+	for _, n := range nodes {
+		n.Close()
+	}
+	return took
 }
 
 func nodeName(i int) string {
