@@ -18,13 +18,44 @@ const (
 	maxSeries = 32 // instances of a node
 )
 
-// point is a sample in eight bytes.
+// point is a sample in four bytes: two short floats.
 type point struct {
-	cpu    float32 // cores; NaN: none
-	memory uint32  // KiB
+	cpu    short // cores
+	memory short // KiB
 }
 
-var none = point{cpu: float32(math.NaN())}
+// short is a float of five bits of exponent, from a lowest one, and eleven of mantissa: right
+// to 0.03%. Smaller numbers are zero, larger ones the largest.
+type short uint16
+
+const (
+	cpuLowest    = -15 // 2⁻¹⁵ cores, to 2¹⁷
+	memoryLowest = 0   // 1 KiB, to 4 TiB
+)
+
+var none = point{cpu: 0xffff}
+
+func pack(f float64, lowest int) short {
+	if !(f > 0) {
+		return 0
+	}
+	m, e := math.Frexp(f) // m in [0.5, 1)
+	e -= 1 + lowest
+	switch {
+	case e < 0:
+		return 0
+	case e > 31:
+		return 0xfffe
+	}
+	return short(min(math.Round(float64(e)*2048+(2*m-1)*2048), 0xfffe)) // 0xffff is none; rounding up may carry, rightly
+}
+
+func (s short) unpack(lowest int) float64 {
+	if s == 0 {
+		return 0
+	}
+	return math.Ldexp(1+float64(s&2047)/2048, int(s>>11)+lowest)
+}
 
 // series is one thing's history: rings, at the number of the interval modulo slots.
 type series struct {
@@ -101,16 +132,17 @@ func (h *history) advance(f, c int64) {
 }
 
 func (h *history) put(s *series, u *wire.Usage) {
-	p := point{cpu: float32(u.CPU), memory: uint32(min(u.Memory>>10, math.MaxUint32))}
+	cpu, memory := u.CPU, float64(u.Memory)/1024
+	p := point{pack(cpu, cpuLowest), pack(memory, memoryLowest)}
 	s.fine[h.fine%slots] = p
 	m := &s.coarse[h.coarse%slots]
-	if m.cpu != m.cpu || h.n <= 1 {
+	if *m == none || h.n <= 1 {
 		*m = p
 		return
 	}
 	n := float64(h.n) // the mean of the minute
-	m.cpu += float32((float64(p.cpu) - float64(m.cpu)) / n)
-	m.memory = uint32(float64(m.memory) + (float64(p.memory)-float64(m.memory))/n)
+	a, b := m.cpu.unpack(cpuLowest), m.memory.unpack(memoryLowest)
+	*m = point{pack(a+(cpu-a)/n, cpuLowest), pack(b+(memory-b)/n, memoryLowest)}
 }
 
 // part finds an instance's series; one that has not been seen for an hour gives way.
@@ -146,12 +178,12 @@ func (h *history) samples(s *series, since time.Time) []hubapi.Sample {
 	}
 	add := func(p point, n int64, every time.Duration) {
 		at := time.Unix(n*int64(every/time.Second), 0).UTC()
-		if p.cpu == p.cpu && !at.Before(since) {
-			out = append(out, hubapi.Sample{Time: at, CPU: float64(p.cpu), Memory: int64(p.memory) << 10})
+		if p != none && !at.Before(since) {
+			out = append(out, hubapi.Sample{Time: at, CPU: p.cpu.unpack(cpuLowest), Memory: int64(p.memory.unpack(memoryLowest) * 1024)})
 		}
 	}
 	first := h.fine - slots + 1
-	for first <= h.fine && (first < 0 || s.fine[first%slots].cpu != s.fine[first%slots].cpu) {
+	for first <= h.fine && (first < 0 || s.fine[first%slots] == none) {
 		first++ // after a restart there may be minutes only
 	}
 	ratio := int64(coarse / fine)
@@ -203,8 +235,8 @@ func (h *history) encode(whole bool) []byte {
 		}
 		for i := range rings {
 			for _, p := range rings[i] {
-				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(p.cpu))
-				b = binary.LittleEndian.AppendUint32(b, p.memory)
+				b = binary.LittleEndian.AppendUint16(b, uint16(p.cpu))
+				b = binary.LittleEndian.AppendUint16(b, uint16(p.memory))
 			}
 		}
 	}
@@ -254,13 +286,13 @@ func decodeHistory(b []byte) (h history, err error) {
 		if whole {
 			rings = append(rings, &p.fine)
 		}
-		if len(b) < len(rings)*slots*8 || len(h.parts) == maxSeries {
+		if len(b) < len(rings)*slots*4 || len(h.parts) == maxSeries {
 			return history{}, errHistory
 		}
 		for _, ring := range rings {
 			for i := range ring {
-				ring[i] = point{math.Float32frombits(binary.LittleEndian.Uint32(b)), binary.LittleEndian.Uint32(b[4:])}
-				b = b[8:]
+				ring[i] = point{short(binary.LittleEndian.Uint16(b)), short(binary.LittleEndian.Uint16(b[2:]))}
+				b = b[4:]
 			}
 		}
 		if p.app == "" && p.container == "" {

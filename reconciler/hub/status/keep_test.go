@@ -213,6 +213,26 @@ func TestLargeEvents(t *testing.T) {
 	}
 }
 
+func TestShort(t *testing.T) {
+	for _, lowest := range []int{cpuLowest, memoryLowest} {
+		for f := math.Ldexp(1.01, lowest); f < math.Ldexp(1, lowest+31); f *= 1.0173 {
+			if got := pack(f, lowest).unpack(lowest); math.Abs(got-f)/f > 0.0003 {
+				t.Fatalf("%v becomes %v", f, got)
+			}
+		}
+	}
+	for f, want := range map[float64]float64{0: 0, -1: 0, math.NaN(): 0, 1e-9: 0, 0.25: 0.25, 1: 1, 3: 3, 4095: 4095, 1.99999: 2} {
+		if got := pack(f, cpuLowest).unpack(cpuLowest); got != want {
+			t.Errorf("%v becomes %v", f, got)
+		}
+	}
+	for _, f := range []float64{1e300, math.Inf(1), math.Ldexp(1.9999999, 16)} {
+		if got := pack(f, cpuLowest); got != 0xfffe {
+			t.Errorf("%v becomes %x", f, got)
+		}
+	}
+}
+
 func TestHistory(t *testing.T) {
 	w := newWorld(t)
 	w.want(map[string]roster.Node{"gw-1": wanted(7)})

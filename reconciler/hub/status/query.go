@@ -34,8 +34,8 @@ type Query struct {
 	// Sort is name (the default), workspace, status (worst first), cpu, memory, restarts (most first) or
 	// lastSeen (longest ago first); a minus in front turns it round.
 	Sort string
-	// Visible tells which workspaces may be seen; nil: all. It is asked while the store is locked
-	// for writing, and must not call it.
+	// Visible tells which workspaces may be seen; nil: all. It is asked with the store locked and must
+	// not call it.
 	Visible func(workspace string) bool
 	// Initial makes Watch begin with all that match.
 	Initial bool
