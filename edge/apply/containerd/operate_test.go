@@ -223,3 +223,23 @@ func TestExecTerminal(t *testing.T) {
 	}
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines+8 }) // other tests run beside this one
 }
+
+func TestUsageOfAContainer(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p := port(t)
+	i := b.start(t, b.spec("web", "main", published(p), func(c *nodestate.Container) { c.Memory, c.Env = 64<<20, map[string]string{"FAIL": "flood"} }))
+	get(t, url(p, "/"))
+	if _, err := b.Usage(t.Context(), i.ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it uses what it is seen to use", func() bool {
+		u, err := b.Usage(t.Context(), i.ID)
+		return err == nil && u.CPU > 0 && u.CPU < 64 && u.Memory > 0 && u.MemoryLimit == 64<<20 && u.NetRx > 0 && u.NetTx > 0
+	})
+	for _, id := range []string{strings.Repeat("0", 64), "", `x" || id!="`} {
+		if _, err := b.Usage(t.Context(), id); err == nil {
+			t.Errorf("usage of %q", id)
+		}
+	}
+}
