@@ -70,14 +70,14 @@ func (l Log) Read(ctx context.Context, o Options, w io.Writer) error {
 	}
 	for n := first; n < len(files); n++ {
 		f := files[n]
-		last := n == len(files)-1
-		if !last && f.at.Before(o.Since) {
+		live := n == len(files)-1
+		if !live && f.at.Before(o.Since) {
 			continue
 		}
-		c.take(f.File, from, last)
+		c.take(f.File, from, live)
 		from = 0
 		end := int64(-1)
-		if last { // what is printed meanwhile is a follower's
+		if live { // what is printed meanwhile is a follower's
 			end = f.size
 		}
 		if err := c.copy(ctx, end); err != nil {
@@ -87,6 +87,7 @@ func (l Log) Read(ctx context.Context, o Options, w io.Writer) error {
 	if err := c.flush(); err != nil || !o.Follow {
 		return err
 	}
+	files = last(files) // those that were removed meanwhile must not take room any more
 	return l.follow(ctx, &c, &files)
 }
 
@@ -147,13 +148,12 @@ func (l Log) more(ctx context.Context, c *copier, files *[]file) (gone bool, err
 		if err != nil {
 			break
 		}
-		last := n == len(after)-1 && !gone
-		c.take(f.File, 0, last)
+		c.take(f.File, 0, n == len(after)-1 && !gone)
 		err = c.copy(ctx, -1)
 	}
 	if len(after) > 0 {
 		closeAll(*files)
-		*files = next
+		*files = last(next)
 	} else {
 		closeAll(next)
 	}
@@ -165,6 +165,13 @@ type file struct {
 	id   fs.FileInfo
 	at   time.Time
 	size int64
+}
+
+// last closes all but the last.
+func last(files []file) []file {
+	n := max(len(files)-1, 0)
+	closeAll(files[:n])
+	return files[n:]
 }
 
 func closeAll(files []file) {
