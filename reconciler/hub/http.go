@@ -60,14 +60,17 @@ func (h *Hub) handler() (http.Handler, error) {
 }
 
 // unwell says why nodes are better sent to another hub; empty: all is well. The reconciler
-// being away is no such reason.
+// being away is no such reason, once it was there.
 func (h *Hub) unwell() string {
 	select {
 	case <-h.bus.Ready():
-		return ""
 	default:
 		return "the bus is not up"
 	}
+	if !h.follow.View().Loaded {
+		return "the fleet is not known: the reconciler has never answered"
+	}
+	return ""
 }
 
 // measured serves the metrics of the hub.

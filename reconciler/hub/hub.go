@@ -289,7 +289,14 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.follow.Run(ctx) })
 	g.Go(func() error { return h.bus.Run(ctx) })
 	g.Go(func() error { return h.status.Run(ctx) })
-	g.Go(func() error { return h.enrol.Run(ctx) })
+	g.Go(func() error {
+		select { // its buckets are on the bus
+		case <-h.bus.Ready():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return h.enrol.Run(ctx)
+	})
 	g.Go(func() error { return h.notify.run(ctx) })
 	g.Go(func() error { return h.server.Run(ctx) })
 	if h.metrics != nil {

@@ -83,7 +83,7 @@ func (d *demo) acts() []act {
 		{"the link is back", d.mendLink},
 		{"kill -9 the hub and start it again", d.killHub},
 		{"take the second node out of Git", d.revoke},
-		{"kill -9 the reconciler and stop the registry", d.cutOff},
+		{"kill -9 reconciler and hub, stop the registry", d.cutOff},
 		{"restart the agent offline", d.restartAgent},
 		{"kill -9 agent and containers, then start offline", d.reboot},
 		{"the cloud is back, push version 1", d.reunite},
@@ -201,6 +201,7 @@ func (d *demo) killContainer(ctx context.Context) (string, error) {
 
 func (d *demo) cutOff(ctx context.Context) (string, error) {
 	d.Reconciler.End(syscall.SIGKILL)
+	d.Hub.End(syscall.SIGKILL)
 	if err := d.Registry.Stop(); err != nil {
 		return "", err
 	}
@@ -249,6 +250,9 @@ func (d *demo) reunite(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := d.StartReconciler(ctx); err != nil {
+		return "", err
+	}
+	if err := d.StartHub(ctx); err != nil {
 		return "", err
 	}
 	return d.upgrade("hello-3", "hello", "version 1")(ctx)

@@ -149,7 +149,7 @@ func (d *demo) revoke(ctx context.Context) (string, error) {
 		return "", err
 	}
 	err := d.Until(ctx, 30*time.Second, "the node to be refused", func() bool {
-		return strings.Contains(d.far.Status(ctx).Link.Error, "refused") || strings.Contains(d.far.Hub(ctx), "no longer")
+		return strings.Contains(d.far.Hub(ctx), "no node in Git")
 	})
 	if err != nil {
 		return "", err

@@ -88,7 +88,7 @@ func (n *Node) Approve(ctx context.Context, name string) error {
 		return err
 	}
 	if n.Name = name; name == "" {
-		n.Name = "lab-" + strings.ToLower(strings.ReplaceAll(n.Code, "-", ""))
+		n.Name = "lab-" + strings.ToLower(n.Code)
 	}
 	return n.w.Push(ctx)
 }

@@ -231,8 +231,7 @@ func (w *World) StartHub(ctx context.Context) (err error) {
 		return err
 	}
 	err = w.Until(ctx, time.Minute, "the hub to be up", func() bool {
-		out, err := exec.CommandContext(ctx, w.Command("selvedge-hub"), "status", "--data", w.HubDir()).CombinedOutput()
-		return err == nil && len(out) > 0 || !w.Hub.Running()
+		return exec.CommandContext(ctx, w.Command("selvedge-hub"), "status", "--data", w.HubDir()).Run() == nil || !w.Hub.Running()
 	})
 	if err == nil && !w.Hub.Running() {
 		err = errors.New("the hub ended")
