@@ -183,8 +183,8 @@ type WorkspaceSummary struct {
 
 // Pending is a node that joined and waits for approval.
 type Pending struct {
-	Code      string            `json:"code"` // names it to people
-	Guide     string            `json:"guide"`
+	Code      string            `json:"code"`  // names it to people
+	Guide     string            `json:"guide"` // SCOPE/NAME
 	Scope     string            `json:"scope"` // the guide's
 	Name      string            `json:"name"`  // proposed: the guide's prefix and a random code
 	Labels    map[string]string `json:"labels,omitempty"`
