@@ -90,7 +90,7 @@ func New(c Config) *Enrol {
 		c.Source = peer
 	}
 	e := &Enrol{c: c, log: c.Log, limits: newLimits(c.Rate, c.Now), rejects: newRejects(c), hubs: spellings(c.Hub)}
-	e.pending = pending{now: c.Now, known: e.known, byKey: map[string]request{}, grown: make(chan struct{})}
+	e.pending = pending{now: c.Now, known: e.known, byKey: map[string]request{}, waiting: map[chan struct{}]uint64{}}
 	return e
 }
 

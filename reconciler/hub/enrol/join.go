@@ -31,6 +31,8 @@ const (
 	tokenPrefix    = "join_" // so that no token begins with a dash
 	tokenBucket    = "join-tokens"
 	joinTime       = 20 * time.Second
+	behindTries    = 40 // for a server of a cluster to catch up
+	behindWait     = 50 * time.Millisecond
 )
 
 var recipientRE = regexp.MustCompile(`^age1[02-9ac-hj-np-z]{58}$`)
@@ -170,7 +172,7 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 		return "", err
 	}
 	hash := hashOf(q.Token)
-	revision, t, err := getToken(ctx, kv, hash)
+	revision, t, err := getToken(ctx, kv, hash, 0)
 	if err != nil {
 		return "", err
 	}
@@ -212,15 +214,30 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 	return code, err
 }
 
-func getToken(ctx context.Context, kv jetstream.KeyValue, hash string) (revision uint64, t joinToken, err error) {
-	v, err := kv.Get(ctx, hash)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, t, &refusal{"unknown"}
+// getToken reads a token, newer than a revision. In a cluster any server answers, also one that
+// is a little behind: so it asks again before it believes that there is nothing.
+func getToken(ctx context.Context, kv jetstream.KeyValue, hash string, than uint64) (revision uint64, t joinToken, err error) {
+	for try := range behindTries {
+		if try > 0 {
+			select {
+			case <-time.After(behindWait):
+			case <-ctx.Done():
+				return 0, t, ctx.Err()
+			}
+		}
+		v, err := kv.Get(ctx, hash)
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			if try > 0 && than == 0 {
+				return 0, t, &refusal{"unknown"}
+			}
+		case err != nil:
+			return 0, t, err
+		case v.Revision() > than:
+			return v.Revision(), t, json.Unmarshal(v.Value(), &t)
+		}
 	}
-	if err != nil {
-		return 0, t, err
-	}
-	return v.Revision(), t, json.Unmarshal(v.Value(), &t)
+	return 0, t, errors.New("the bus is behind")
 }
 
 // mark writes a token if it is still as it was read: of two that use it at once, one does.
@@ -233,21 +250,24 @@ func mark(ctx context.Context, kv jetstream.KeyValue, hash string, t joinToken, 
 	if !wrongRevision(err) {
 		return next, err
 	}
-	revision, now, err := getToken(ctx, kv, hash)
+	revision, now, err := getToken(ctx, kv, hash, revision)
 	switch {
 	case err != nil:
 		return 0, err
 	case now.Key == t.Key && !now.Dropped: // the same node asked twice at once
 		return revision, nil
-	case now.Key == "":
-		return 0, errors.New("the join token is being used") // or what was read was old: it may ask again
+	case now.Key == "": // it was given back
+		return 0, errors.New("the join token is being used")
 	}
 	return 0, &refusal{"used by " + now.Key}
 }
 
+// wrongRevision tells whether somebody else wrote first. Buckets on several servers say it by
+// another code.
 func wrongRevision(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // spend makes that a token lets nobody in any more, not even the node that used it.
@@ -256,21 +276,25 @@ func (e *Enrol) spend(ctx context.Context, hash string) error {
 	if err != nil {
 		return err
 	}
-	revision, t, err := getToken(ctx, kv, hash)
-	var no *refusal
-	if errors.As(err, &no) {
-		return nil // it has gone
+	for than := uint64(0); ; {
+		revision, t, err := getToken(ctx, kv, hash, than)
+		var no *refusal
+		if errors.As(err, &no) {
+			return nil // it has gone
+		}
+		if err != nil {
+			return err
+		}
+		t.Dropped = true
+		b, err := json.Marshal(t)
+		if err != nil {
+			return err
+		}
+		if _, err = kv.Update(ctx, hash, b, revision); !wrongRevision(err) {
+			return err
+		}
+		than = revision
 	}
-	if err != nil {
-		return err
-	}
-	t.Dropped = true
-	b, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	_, err = kv.Update(ctx, hash, b, revision)
-	return err
 }
 
 // propose puts a request whose token is good among the pending ones.

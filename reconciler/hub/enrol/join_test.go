@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
 )
@@ -139,7 +140,19 @@ func TestJoinSignature(t *testing.T) {
 
 // One token, many nodes, three hubs: exactly one gets in.
 func TestTokenUsedAtOnce(t *testing.T) {
-	w := newWorld(t)
+	t.Run("one server", func(t *testing.T) { usedAtOnce(t, newWorld(t)) })
+	t.Run("cluster", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("a cluster of three takes seconds")
+		}
+		w := newCluster(t, 3)
+		usedAtOnce(t, w)
+		sameAtOnce(t, w)
+		manyAtOnce(t, w, 200, 120, 20)
+	})
+}
+
+func usedAtOnce(t *testing.T, w *world) {
 	hubs := []*Enrol{w.hub(nil), w.hub(nil), w.hub(nil)}
 	for round, token := range w.tokens(hubs[0], "folders/lab/box", 5) {
 		var wg sync.WaitGroup
@@ -162,8 +175,9 @@ func TestTokenUsedAtOnce(t *testing.T) {
 }
 
 // One node asks several times at once, as one does that gives up too early: one request.
-func TestSameJoinAtOnce(t *testing.T) {
-	w := newWorld(t)
+func TestSameJoinAtOnce(t *testing.T) { sameAtOnce(t, newWorld(t)) }
+
+func sameAtOnce(t *testing.T, w *world) {
 	hubs := []*Enrol{w.hub(nil), w.hub(nil), w.hub(nil)}
 	n, token := newNode(t), w.tokens(hubs[0], "folders/lab/box", 1)[0]
 	codes := make(chan string, 30)
@@ -184,18 +198,17 @@ func TestSameJoinAtOnce(t *testing.T) {
 
 // A thousand nodes join at once by a guide for 700 of which 100 are in Git: 600 get in, by
 // whichever hub, and the tokens of the others stay good.
-func TestThousandJoinsAtOnce(t *testing.T) {
-	w := newWorld(t)
+func TestThousandJoinsAtOnce(t *testing.T) { manyAtOnce(t, newWorld(t), 1000, 700, 100) }
+
+func manyAtOnce(t *testing.T, w *world, joins, most, inGit int) {
 	hubs := []*Enrol{w.hub(nil), w.hub(nil), w.hub(nil)}
 	w.mu.Lock()
-	g := w.guides["folders/lab/box"]
-	g.MaxNodes = 700
-	w.guides["folders/lab/box"] = g
-	for i := range 100 {
-		w.nodes[fmt.Sprint("key", i)] = fmt.Sprint("gw-", i)
+	w.guides["folders/lab/many"] = roster.Guide{Name: "many", Scope: "folders/lab", Prefix: "m-", MaxNodes: most}
+	for i := range inGit {
+		w.nodes[fmt.Sprint("key", i)] = fmt.Sprint("m-", i)
 	}
 	w.mu.Unlock()
-	tokens := w.tokens(hubs[0], "folders/lab/box", 1000)
+	tokens := w.tokens(hubs[0], "folders/lab/many", joins)
 	nodes := make([]*node, len(tokens))
 	for i := range nodes {
 		nodes[i] = newNode(t)
@@ -215,29 +228,45 @@ func TestThousandJoinsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("1,000 joins in %v: %v", time.Since(began), count)
-	if count[200] != 600 || count[409] != 400 {
+	t.Logf("%d joins in %v: %v", joins, time.Since(began), count)
+	room := most - inGit
+	if count[200] != room || count[409] != joins-room {
 		t.Fatalf("%v", count)
 	}
 	for _, hub := range hubs {
-		w.until("all hubs agree", func() bool { all, err := hub.Pending(t.Context()); return err == nil && len(all) == 600 })
+		w.until("all hubs agree", func() bool { all, err := hub.Pending(t.Context()); return err == nil && of(all) == room })
 	}
 	codes, names := map[string]bool{}, map[string]bool{}
 	all, err := hubs[1].Pending(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	drop := ""
 	for _, p := range all {
+		if p.Guide != "folders/lab/many" {
+			continue
+		}
+		drop = p.Code
 		codes[p.Code], names[p.Name] = true, true
 	}
-	if len(codes) != 600 || len(names) != 600 {
+	if len(codes) != room || len(names) != room {
 		t.Errorf("%d codes, %d names", len(codes), len(names))
 	}
-	if err := hubs[2].Drop(t.Context(), all[0].Code); err != nil {
+	if err := hubs[2].Drop(t.Context(), drop); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the place is free", func() bool { all, err := hubs[late%3].Pending(t.Context()); return err == nil && len(all) == 599 })
+	w.until("the place is free", func() bool { all, err := hubs[late%3].Pending(t.Context()); return err == nil && of(all) == room-1 })
 	into[wire.Joined](t, nodes[late].join(hubs[late%3], tokens[late]))
+}
+
+// of counts the requests by the guide for many.
+func of(all []hubapi.Pending) (n int) {
+	for _, p := range all {
+		if p.Guide == "folders/lab/many" {
+			n++
+		}
+	}
+	return n
 }
 
 func TestJoinTokensBounds(t *testing.T) {

@@ -62,8 +62,9 @@ type pending struct {
 	kv    jetstream.KeyValue // nil: not open yet
 	ready bool               // the copy is whole
 	byKey map[string]request
-	seen  uint64        // revision up to which the copy goes
-	grown chan struct{} // closed when seen grows
+	seen  uint64 // revision up to which the copy goes
+	// waiting are closed when the copy goes up to their revision.
+	waiting map[chan struct{}]uint64
 }
 
 var errNotReady = errors.New("what is pending is not known yet")
@@ -114,7 +115,7 @@ func (e *Enrol) follow(ctx context.Context) error {
 func (p *pending) start(kv jetstream.KeyValue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kv, p.ready, p.byKey = kv, false, map[string]request{}
+	p.kv, p.ready, p.seen, p.byKey = kv, false, 0, map[string]request{}
 }
 
 // apply takes an update; nil says that all there was has come.
@@ -134,8 +135,12 @@ func (p *pending) apply(u jetstream.KeyValueEntry) {
 		}
 		p.seen = u.Revision()
 	}
-	close(p.grown)
-	p.grown = make(chan struct{})
+	for there, revision := range p.waiting {
+		if revision <= p.seen {
+			close(there)
+			delete(p.waiting, there)
+		}
+	}
 }
 
 // live tells whether a request still waits.
@@ -184,7 +189,7 @@ func (p *pending) add(ctx context.Context, r request, room int) (string, error) 
 	if err != nil {
 		err = errors.Join(err, kv.Purge(ctx, codePrefix+r.Code))
 		if wrongRevision(err) { // it asked twice at once
-			return p.other(ctx, kv, r.PublicKey)
+			return p.other(ctx, r.PublicKey)
 		}
 		return "", fmt.Errorf("write request: %w", err)
 	}
@@ -197,30 +202,41 @@ func (p *pending) add(ctx context.Context, r request, room int) (string, error) 
 	return r.Code, nil
 }
 
-func (p *pending) other(ctx context.Context, kv jetstream.KeyValue, publicKey string) (string, error) {
-	v, err := kv.Get(ctx, keyPrefix+publicKey)
-	if err != nil {
-		return "", err
+// other returns the code of a request that was written at the same time.
+func (p *pending) other(ctx context.Context, publicKey string) (string, error) {
+	for {
+		p.mu.Lock()
+		r, ok := p.byKey[publicKey]
+		p.mu.Unlock()
+		if ok {
+			return r.Code, nil
+		}
+		select {
+		case <-time.After(behindWait):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 	}
-	var r request
-	err = json.Unmarshal(v.Value(), &r)
-	return r.Code, err
 }
 
 // await returns when the copy goes up to a revision.
 func (p *pending) await(ctx context.Context, revision uint64) error {
-	for {
-		p.mu.Lock()
-		seen, grown := p.seen, p.grown
+	p.mu.Lock()
+	if p.seen >= revision {
 		p.mu.Unlock()
-		if seen >= revision {
-			return nil
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return nil
+	}
+	there := make(chan struct{})
+	p.waiting[there] = revision
+	p.mu.Unlock()
+	select {
+	case <-there:
+		return nil
+	case <-ctx.Done():
+		p.mu.Lock()
+		delete(p.waiting, there)
+		p.mu.Unlock()
+		return ctx.Err()
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +32,8 @@ const hubURL = "https://hub.example:8443"
 // world is a real NATS server, what Git says, and any number of hubs.
 type world struct {
 	t      testing.TB
-	js     jetstream.JetStream
+	js     []jetstream.JetStream // of each server; hubs take them in turn
+	hubs   int
 	signer nkeys.KeyPair
 
 	mu       sync.Mutex
@@ -40,34 +43,62 @@ type world struct {
 	rejected []string
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { t.Helper(); return newCluster(t, 1) }
+
+// newCluster is a world with several NATS servers, each of which keeps everything.
+func newCluster(t testing.TB, servers int) *world {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("no NATS server")
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
 	signer, err := nkeys.CreateAccount()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, js: js, signer: signer, now: time.Now, nodes: map[string]string{}, guides: map[string]roster.Guide{
+	w := &world{t: t, signer: signer, now: time.Now, nodes: map[string]string{}, guides: map[string]roster.Guide{
 		"folders/lab/box":   {Name: "box", Scope: "folders/lab", Prefix: "gw-", Labels: map[string]string{"site": "lab"}},
 		"folders/lab/other": {Name: "other", Scope: "folders/lab", Prefix: "x-"},
 	}}
+	var routes []*url.URL // all must know all before they start
+	var ports []int
+	if servers > 1 {
+		for range servers {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+			routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+			l.Close()
+		}
+	}
+	var all []*server.Server
+	for i := range servers {
+		o := &server.Options{ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}
+		if servers > 1 {
+			o.Cluster, o.Routes = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, routes
+		}
+		s, err := server.NewServer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		all = append(all, s)
+	}
+	for _, s := range all {
+		if !s.ReadyForConnections(30 * time.Second) {
+			t.Fatal("no NATS server")
+		}
+		nc, err := nats.Connect("", nats.InProcessServer(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.js = append(w.js, js)
+	}
+	return w
 }
 
 func (w *world) clock() time.Time {
@@ -93,11 +124,19 @@ func (w *world) setNode(key, name string) {
 }
 
 func (w *world) config() Config {
+	js := w.js[w.hubs%len(w.js)]
+	w.hubs++
 	return Config{
 		Hub:    []string{hubURL, "https://10.0.0.1"},
 		Signer: func() nkeys.KeyPair { return w.signer },
 		Bucket: func(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error) {
-			return w.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, TTL: ttl, History: 1})
+			for {
+				kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, TTL: ttl, History: 1, Replicas: len(w.js)})
+				if err == nil || len(w.js) == 1 || ctx.Err() != nil {
+					return kv, err
+				}
+				time.Sleep(50 * time.Millisecond) // the cluster has no leader yet
+			}
 		},
 		BusToken: func(node, key string, ttl time.Duration) (string, error) {
 			return fmt.Sprint("bus:", node, ":", key, ":", ttl), nil
