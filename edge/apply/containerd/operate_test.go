@@ -139,6 +139,14 @@ func TestExecStreams(t *testing.T) {
 	}
 	eventually(t, "the command is gone", func() bool { return !running("mark-of-cancel") })
 
+	for n := range 15 { // at every point of its start
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n*8)*time.Millisecond)
+		if _, err := b.ExecStream(ctx, i.ID, apply.ExecOptions{Command: []string{"/hello", "idle", "mark-of-start"}, TTY: n%2 == 0}); err == nil {
+			t.Error("ended by itself")
+		}
+		cancel()
+	}
+	eventually(t, "no command is left", func() bool { return !running("mark-of-start") })
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 10)
 	for n := range 40 {

@@ -63,17 +63,20 @@ func (r *Runtime) ExecStream(ctx context.Context, id string, o apply.ExecOptions
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	s := newSession(o)
-	x, err := task.Exec(nctx, "exec-"+idgen.GenerateID()[:16], process(spec.Process, o), cio.NewCreator(append(s.streams(o), cio.WithFIFODir(fifos))...))
+	// a start that has begun is not cut off: what came of it could not be told, nor ended
+	free := context.WithoutCancel(nctx)
+	begin, cancel := context.WithTimeout(free, stopBound)
+	defer cancel()
+	x, err := task.Exec(begin, "exec-"+idgen.GenerateID()[:16], process(spec.Process, o), cio.NewCreator(append(s.streams(o), cio.WithFIFODir(fifos))...))
 	if err != nil {
 		return 0, r.wrap(what, explain(err))
 	}
-	free := context.WithoutCancel(nctx)
 	defer r.endExec(free, x)
 	ended, err := x.Wait(free)
 	if err != nil {
 		return 0, r.wrap(what, err)
 	}
-	if err := x.Start(nctx); err != nil {
+	if err := x.Start(begin); err != nil {
 		return 0, r.wrap(what, explain(err))
 	}
 	resize, eof := o.Resize, s.eof
