@@ -92,6 +92,7 @@ type pass struct {
 	fleet    *fleet.Fleet
 	result   *resolve.Result
 	heads    map[string]nodestate.Head // as published, with this pass's
+	keys     map[string]string         // public key by node
 	problems []fleet.Problem
 	signed   int
 	removed  int

@@ -74,7 +74,7 @@ func (r *Reconciler) recall() error {
 			e.Nodes[name] = now
 		}
 	}
-	return r.tell(e, nil)
+	return r.tell(e, nil, true)
 }
 
 // keysOf returns the public keys by node.
@@ -87,12 +87,16 @@ func keysOf(a resolve.Accepted) map[string]string {
 }
 
 // tell has the feed tell an event and notes what is told then. Sources are those of the event's
-// nodes.
-func (r *Reconciler) tell(e roster.Event, sources map[string]*fleet.Source) error {
+// nodes. With first, somebody may lose something by it.
+func (r *Reconciler) tell(e roster.Event, sources map[string]*fleet.Source, first bool) error {
 	if r.cfg.Feed == nil {
 		return nil
 	}
-	if err := r.cfg.Feed.Tell(e); err != nil {
+	tell := r.cfg.Feed.Add
+	if e.Reset || len(e.Removed) > 0 || first {
+		tell = r.cfg.Feed.Tell
+	}
+	if err := tell(e); err != nil {
 		return err
 	}
 	if e.Reset {
@@ -118,7 +122,8 @@ func (r *Reconciler) revoke(_ context.Context, p *pass) error {
 	if !r.told.begun || r.cfg.Feed == nil {
 		return nil
 	}
-	keys := keysOf(p.result.Accepted)
+	p.keys = keysOf(p.result.Accepted)
+	keys := p.keys
 	e := roster.Event{Nodes: map[string]roster.Node{}, Trust: r.told.trust}
 	for name, t := range r.told.nodes {
 		if _, ok := p.result.Accepted.Nodes[name]; !ok {
@@ -136,7 +141,7 @@ func (r *Reconciler) revoke(_ context.Context, p *pass) error {
 		was.Identities, was.Bindings, was.Guides = now.Identities, now.Bindings, now.Guides
 		e.Fleet = &was
 	}
-	return r.tell(e, nil)
+	return r.tell(e, nil, true)
 }
 
 type access struct {
@@ -158,7 +163,10 @@ func (r *Reconciler) announce(_ context.Context, p *pass) error {
 		e.Fleet = &now
 	}
 	sources := map[string]*fleet.Source{}
-	keys := keysOf(p.result.Accepted)
+	keys := p.keys
+	if keys == nil {
+		keys = keysOf(p.result.Accepted)
+	}
 	for name, at := range p.result.Accepted.Nodes {
 		src := p.fleet.Workspaces[at]
 		was := r.told.nodes[name]
@@ -184,7 +192,7 @@ func (r *Reconciler) announce(_ context.Context, p *pass) error {
 		c.Count = len(c.Nodes) + len(c.Removed)
 		e.Changes = []roster.Change{c}
 	}
-	if err := r.tell(e, sources); err != nil {
+	if err := r.tell(e, sources, false); err != nil {
 		return err
 	}
 	clear(r.touched)
@@ -245,7 +253,7 @@ func (r *Reconciler) trouble(p *pass, s Status) {
 	if !reflect.DeepEqual(now, r.told.fleet) {
 		e.Fleet = &now
 	}
-	if err := r.tell(e, nil); err != nil {
+	if err := r.tell(e, nil, false); err != nil {
 		r.cfg.Log.Error("hubs are not told", "err", err)
 	}
 }

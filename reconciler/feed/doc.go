@@ -4,8 +4,8 @@
 // the stream of package roster at [roster.Path], to any number of hubs, and the store below
 // /v2/.
 //
-// Guarantees: what a hub reads is on disk before, so that a restart never tells less
-// than was told, and never lets back in who was put out; a hub that connects gets the
+// Guarantees: that somebody loses something is on disk before a hub reads it, so that a restart
+// never lets back in who was put out; a hub that connects gets the
 // whole, then each change once; events of one change arrive together; a reader that
 // is too slow is disconnected, and begins anew. As long as nothing was ever told, nothing
 // is: an empty fleet and an unknown one are not the same.

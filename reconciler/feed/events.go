@@ -29,9 +29,15 @@ type event struct {
 func (c *change) events() ([][]byte, error) {
 	var out []event
 	if c.fleet != nil {
-		parts, err := split(c.fleet)
-		if err != nil {
+		var err error
+		if c.written, err = encode(c.fleet); err != nil {
 			return nil, err
+		}
+		parts := []json.RawMessage{c.written}
+		if len(c.written) > part {
+			if parts, err = split(c.fleet); err != nil {
+				return nil, err
+			}
 		}
 		for _, b := range parts {
 			out = append(out, event{Fleet: b})
@@ -95,10 +101,6 @@ func nodeEvents(nodes map[string][]byte) (out []event) {
 // split writes a Fleet in parts that a reader adds up: the maps and lists of a later one belong to the
 // first.
 func split(f *roster.Fleet) ([]json.RawMessage, error) {
-	b, err := encode(f)
-	if err != nil || len(b) <= part {
-		return []json.RawMessage{b}, err
-	}
 	first := *f
 	first.Scopes, first.Identities, first.Bindings, first.Guides, first.Problems, first.Apps = map[string]roster.Scope{}, nil, nil, nil, nil, nil
 	p := &parts{}

@@ -101,7 +101,12 @@ func (f *Feed) Last() (e roster.Event, ok bool, err error) {
 // Tell makes one change known. It is on disk before a hub sees it; if it cannot be written,
 // hubs are told all the same, since a removal must not wait for room on a disk, and
 // the error is returned so that it is told again.
-func (f *Feed) Tell(e roster.Event) error {
+func (f *Feed) Tell(e roster.Event) error { return f.makeKnown(e, true) }
+
+// Add makes a change known by which nobody loses anything: hubs see it before it is on disk.
+func (f *Feed) Add(e roster.Event) error { return f.makeKnown(e, false) }
+
+func (f *Feed) makeKnown(e roster.Event, diskFirst bool) error {
 	f.tell.Lock()
 	defer f.tell.Unlock()
 	c, err := f.change(e)
@@ -112,7 +117,21 @@ func (f *Feed) Tell(e roster.Event) error {
 	if err != nil {
 		return fmt.Errorf("roster: %w", err)
 	}
-	werr := f.file.write(c)
+	if diskFirst {
+		err = f.file.write(c)
+	}
+	f.publish(c, events)
+	if !diskFirst {
+		err = f.file.write(c)
+	}
+	if err != nil {
+		return fmt.Errorf("roster: %s: %w", f.cfg.Path, err)
+	}
+	return nil
+}
+
+// publish hands the events of a change to hubs.
+func (f *Feed) publish(c *change, events [][]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.apply(&f.now)
@@ -120,16 +139,13 @@ func (f *Feed) Tell(e roster.Event) error {
 	f.drop()
 	close(f.news)
 	f.news = make(chan struct{})
-	if werr != nil {
-		return fmt.Errorf("roster: %s: %w", f.cfg.Path, werr)
-	}
-	return nil
 }
 
 // change is what an event does to the state.
 type change struct {
 	reset   bool
 	fleet   *roster.Fleet
+	written []byte // fleet, as JSON
 	trust   string
 	nodes   map[string][]byte
 	removed []string

@@ -130,11 +130,7 @@ func (c *change) write(tx *bolt.Tx) error {
 		}
 	}
 	if c.fleet != nil {
-		b, err := encode(c.fleet)
-		if err != nil {
-			return err
-		}
-		if err := meta.Put(keyFleet, b); err != nil {
+		if err := meta.Put(keyFleet, c.written); err != nil {
 			return err
 		}
 	}
