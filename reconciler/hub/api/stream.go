@@ -46,7 +46,7 @@ func logs(x *exchange, w http.ResponseWriter) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			x.broken(w, err)
+			x.broken(w, s, err)
 			return nil
 		}
 		if out.write(data) != nil || out.flush() != nil {
@@ -55,19 +55,16 @@ func logs(x *exchange, w http.ResponseWriter) error {
 	}
 }
 
-// broken ends a stream that has begun. What a node answers goes into the trailer; else the
-// connection breaks, so that nobody takes what came for the whole.
-func (x *exchange) broken(w http.ResponseWriter, err error) {
-	p, ok := errors.AsType[*hubapi.Problem](err)
+// broken ends a stream that has begun. What the node says of its end goes into the trailer;
+// else the connection breaks, so that nobody takes what came for the whole.
+func (x *exchange) broken(w http.ResponseWriter, s *ops.Stream, err error) {
 	if x.r.Context().Err() != nil {
 		return
 	}
 	x.c.Log.Debug("a stream broke", "id", x.id, "path", x.r.URL.Path, "error", err)
-	if ok && p.Reason != hubapi.ReasonOffline && p.Reason != hubapi.ReasonTimeout && p.Reason != hubapi.ReasonUnavailable && p.Reason != hubapi.ReasonUnauthorized && p.Reason != hubapi.ReasonForbidden {
-		if b, err := json.Marshal(p); err == nil {
-			w.Header().Set(hubapi.TrailerError, string(b))
-			return
-		}
+	if b, merr := json.Marshal(err); merr == nil && s.Told() {
+		w.Header().Set(hubapi.TrailerError, string(b))
+		return
 	}
 	panic(http.ErrAbortHandler)
 }

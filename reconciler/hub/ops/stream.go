@@ -56,6 +56,7 @@ type Stream struct {
 	close   func(err error)
 	bytes   atomic.Int64
 	err     error // of the reader
+	told    bool  // by the node, how it ended
 }
 
 // Next waits for more. The channel is hubapi.ChannelOut or ChannelErr; data is the caller's
@@ -90,6 +91,7 @@ func (s *Stream) why(err error) error {
 		return e
 	}
 	if errors.Is(err, io.EOF) {
+		s.told = true
 		if e := s.stream.End().Error; e != nil {
 			return wireProblem(s.node, e)
 		}
@@ -100,6 +102,10 @@ func (s *Stream) why(err error) error {
 	}
 	return nodeProblem(s.node, err)
 }
+
+// Told reports, after an error of Next, whether the node ended the stream and the error is
+// its own word; else it broke, or was ended here.
+func (s *Stream) Told() bool { return s.told }
 
 // ExitCode is the command's, after io.EOF.
 func (s *Stream) ExitCode() int { return s.stream.End().ExitCode }

@@ -102,10 +102,10 @@ func (n *Node) take(m *nats.Msg) {
 	answer, _ := json.Marshal(wire.Answer{Error: n.Refuse.Load()})
 	var f *feed
 	var req struct {
-		Stream  string
-		Follow  bool
-		Command []string
-		Window  int
+		Stream           string
+		Follow, Previous bool
+		Command          []string
+		Window           int
 	}
 	if verb != wire.VerbRestart && n.Refuse.Load() == nil && json.Unmarshal(m.Data, &req) == nil {
 		f = &feed{id: req.Stream, credit: make(chan int, 1000), input: make(chan wire.Control, 100), cancel: make(chan struct{})}
@@ -117,7 +117,7 @@ func (n *Node) take(m *nats.Msg) {
 	if m.Respond(answer) != nil || f == nil {
 		return
 	}
-	go func() { n.stream(f, verb, req.Follow, req.Command); n.Ended <- f.id }()
+	go func() { n.stream(f, verb, req.Follow, req.Previous, req.Command); n.Ended <- f.id }()
 }
 
 func (n *Node) control(id string, data []byte) {
@@ -139,9 +139,10 @@ func (n *Node) control(id string, data []byte) {
 	}
 }
 
-// stream sends: of logs two lines and with follow endless frames; of exec "cat" the input back
+// stream sends: of logs two lines, with follow endless frames, with previous an error behind
+// the first line; of exec "cat" the input back
 // until its end, "fail" an error, "flood" endless frames, and else "out" and "err".
-func (n *Node) stream(f *feed, verb string, follow bool, command []string) {
+func (n *Node) stream(f *feed, verb string, follow, previous bool, command []string) {
 	credit := 0
 	send := func(kind byte, b []byte) bool {
 		for credit == 0 {
@@ -164,6 +165,10 @@ func (n *Node) stream(f *feed, verb string, follow bool, command []string) {
 	switch {
 	case verb == wire.VerbLogs:
 		send(wire.FrameOut, []byte("line 1\n"))
+		if previous {
+			end.Error = &wire.Error{Code: wire.CodeFailed, Message: "the file is damaged"}
+			break
+		}
 		send(wire.FrameErr, []byte("line 2\n"))
 		for big := make([]byte, wire.MaxFrame); follow && send(wire.FrameOut, big); {
 		}

@@ -326,3 +326,12 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Unstarted is an Ops of a hub that has not heard of the reconciler yet.
+func (w *World) Unstarted() *ops.Ops {
+	f, err := follow.New(follow.Config{URL: "unix:/nowhere/hub.sock"})
+	if err != nil {
+		panic(err) // the address is right
+	}
+	return ops.New(ops.Config{Follow: f, Bus: w.Bus, Enrol: w.Enrol, Status: w.Status, Audit: w.Audit})
+}
