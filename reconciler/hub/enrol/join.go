@@ -196,6 +196,10 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 		if old.Guide != t.Guide {
 			return "", &refusal{"for another guide: " + t.Guide + " in place of " + old.Guide}
 		}
+		// a hub may have ended before it counted
+		if room, ok := roomOf(guide, nodes); !ok || e.pending.over(old, old.revision, room) {
+			return "", errors.Join(errFull, e.pending.remove(ctx, old))
+		}
 		return old.Code, nil
 	}
 	if t.Key == "" {
@@ -297,6 +301,14 @@ func (e *Enrol) spend(ctx context.Context, hash string) error {
 	}
 }
 
+// roomOf tells how many may be pending under a guide, 0: any number; false: none.
+func roomOf(g roster.Guide, nodes int) (room int, ok bool) {
+	if g.MaxNodes <= 0 {
+		return 0, true
+	}
+	return g.MaxNodes - nodes, nodes < g.MaxNodes
+}
+
 // propose puts a request whose token is good among the pending ones.
 func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, key string, g roster.Guide, nodes int, address string) (string, error) {
 	now := e.c.Now().UTC().Truncate(time.Second)
@@ -304,11 +316,9 @@ func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, key string, g r
 		Guide: key, Scope: g.Scope, Labels: g.Labels, PublicKey: q.PublicKey, Recipient: q.Recipient,
 		Machine: q.Machine, Address: address, At: now, Expires: now.Add(pendingLife),
 	}}
-	room := 0 // for all that are pending under the guide; 0: no bound
-	if g.MaxNodes > 0 {
-		if room = g.MaxNodes - nodes; room <= 0 {
-			return "", errFull
-		}
+	room, ok := roomOf(g, nodes)
+	if !ok {
+		return "", errFull
 	}
 	for range 10 {
 		p.Code = newCode()

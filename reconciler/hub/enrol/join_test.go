@@ -220,6 +220,9 @@ func manyAtOnce(t *testing.T, w *world, joins, most, inGit int) {
 	for i, token := range tokens {
 		wg.Go(func() {
 			a := nodes[i].join(hubs[i%3], token)
+			for a.status == 503 { // a node asks again
+				a = nodes[i].join(hubs[i%3], token)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if count[a.status]++; a.status == 409 {
@@ -267,6 +270,36 @@ func of(all []hubapi.Pending) (n int) {
 		}
 	}
 	return n
+}
+
+// A hub that ended in the middle leaves a request that nobody counted: it is counted when the
+// node asks again.
+func TestUncountedRequest(t *testing.T) {
+	w := newWorld(t)
+	e := w.hub(nil)
+	w.mu.Lock()
+	w.guides["folders/lab/one"] = roster.Guide{Name: "one", Scope: "folders/lab", Prefix: "o-", MaxNodes: 1}
+	w.mu.Unlock()
+	first, second := newNode(t), newNode(t)
+	tokens := w.tokens(e, "folders/lab/one", 2)
+	into[wire.Joined](t, first.join(e, tokens[0]))
+	kv, err := w.js[0].KeyValue(t.Context(), pendingBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := kv.Get(t.Context(), keyPrefix+first.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uncounted := bytes.ReplaceAll(v.Value(), []byte(first.public), []byte(second.public))
+	if _, err := kv.Create(t.Context(), keyPrefix+second.public, uncounted); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the hub knows it", func() bool { _, ok := e.pending.code(second.public); return ok })
+	if a := second.join(e, tokens[1]); a.status != 409 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	into[wire.Joined](t, first.join(e, tokens[0])) // the control
 }
 
 func TestJoinTokensBounds(t *testing.T) {

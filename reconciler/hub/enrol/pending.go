@@ -193,8 +193,8 @@ func (p *pending) add(ctx context.Context, r request, room int) (string, error) 
 		}
 		return "", fmt.Errorf("write request: %w", err)
 	}
-	if err := p.await(ctx, revision); err != nil {
-		return "", err
+	if err := p.await(ctx, revision); err != nil { // it asks again, and is counted then
+		return "", fmt.Errorf("count requests: %w", err)
 	}
 	if p.over(r, revision, room) {
 		return "", errors.Join(errFull, p.remove(ctx, r))
