@@ -85,21 +85,9 @@ func TestNotReady(t *testing.T) {
 	if err := b.Notify("a", "x", nil); err != ErrNotReady {
 		t.Error(err)
 	}
-	if err := b.Revoke(t.Context(), mustKey(t)); err != ErrNotReady {
-		t.Error(err)
-	}
 	if _, err := b.Bucket(t.Context(), "x", 0); err != ErrNotReady {
 		t.Error(err)
 	}
-}
-
-func mustKey(t testing.TB) string {
-	t.Helper()
-	b, err := New(Config{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newNode(t, b, "x").key
 }
 
 func TestKeys(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -121,8 +122,9 @@ func (b *Bus) listen(ctx context.Context, l *links) error {
 			return err
 		}
 	}
-	if err := b.loadRevoked(ctx, l.sys); err != nil {
-		return err
+	// before nodes are let in, too: what was revoked while no server could be reached
+	if err := b.pushRevoked(ctx, l.sys, false); err != nil {
+		return fmt.Errorf("revocations of nodes: %w", err)
 	}
 	p.again()
 	return nil
@@ -334,6 +336,7 @@ func (p *presence) run(ctx context.Context) {
 			return
 		case <-p.recount:
 			counted = time.Time{}
+			p.b.keepRevoked(ctx)
 		case <-tick.C:
 		}
 		now := time.Now()

@@ -47,7 +47,7 @@ func (p *pair) run(reply []byte) {
 	}
 	go func() {
 		defer p.close()
-		relay(p.server, p.node)
+		relay(p.server, p.node, &meter{tokens: meterBurst, last: time.Now()})
 	}()
 	if !p.handshake() {
 		return
@@ -55,7 +55,7 @@ func (p *pair) run(reply []byte) {
 	p.known()
 	p.node.SetDeadline(time.Time{})
 	p.server.SetDeadline(time.Time{})
-	relay(p.node, p.server)
+	relay(p.node, p.server, nil)
 }
 
 // pong is what a server says first to a client that it knows: until then it answers with INFO
@@ -84,22 +84,22 @@ func (p *pair) handshake() bool {
 	}
 }
 
-// relay copies from src to dst until either ends.
-func relay(dst, src net.Conn) {
+// relay copies from src to dst until either ends, as fast as m lets it.
+func relay(dst, src net.Conn, m *meter) {
 	small := make([]byte, parked)
 	for {
 		n, err := src.Read(small)
 		if n > 0 && !write(dst, small[:n]) || err != nil {
 			return
 		}
-		if n == parked && !relayBusy(dst, src) {
+		if n == parked && !relayBusy(dst, src, m) {
 			return
 		}
 	}
 }
 
 // relayBusy copies with a big buffer while there is much.
-func relayBusy(dst, src net.Conn) bool {
+func relayBusy(dst, src net.Conn, m *meter) bool {
 	bp := busy.Get().(*[]byte)
 	defer busy.Put(bp)
 	for {
@@ -110,7 +110,38 @@ func relayBusy(dst, src net.Conn) bool {
 		if n < parked {
 			return true
 		}
+		if m != nil {
+			if wait := m.spend(n, time.Now()); wait > 0 {
+				time.Sleep(wait)
+			}
+		}
 	}
+}
+
+// A node may send meterBurst bytes as fast as it can, and meterRate a second for ever: what
+// nobody subscribed to still costs the server its time.
+const (
+	meterBurst = 256 << 20
+	meterRate  = 64 << 20
+)
+
+// meter is a bucket of bytes.
+type meter struct {
+	tokens int
+	last   time.Time
+}
+
+// spend takes n bytes and tells how long to wait for them.
+func (m *meter) spend(n int, now time.Time) time.Duration {
+	if gone := min(now.Sub(m.last), meterBurst/meterRate*time.Second); gone > 0 {
+		m.tokens = min(meterBurst, m.tokens+int(gone.Seconds()*meterRate))
+		m.last = now
+	}
+	m.tokens -= n
+	if m.tokens >= 0 {
+		return 0
+	}
+	return time.Duration(float64(-m.tokens) / meterRate * float64(time.Second))
 }
 
 func write(dst net.Conn, p []byte) bool {

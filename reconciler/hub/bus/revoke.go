@@ -37,7 +37,7 @@ func (r *revoked) at(key string) int64 {
 }
 
 // Revoke drops the connections of these keys, on all servers, and refuses the JWTs that they
-// have. A key that comes back to Git works with a newer JWT.
+// have; before Run is ready, as soon as it is. A key that comes back to Git works with a newer JWT.
 func (b *Bus) Revoke(ctx context.Context, publicKeys ...string) error {
 	if len(publicKeys) == 0 {
 		return nil
@@ -47,10 +47,6 @@ func (b *Bus) Revoke(ctx context.Context, publicKeys ...string) error {
 			return fmt.Errorf("revoke: %q is no public key of a node (U…)", k)
 		}
 	}
-	nc := b.sys()
-	if nc == nil {
-		return ErrNotReady
-	}
 	b.revoked.mu.Lock()
 	now := time.Now().Unix()
 	for _, k := range publicKeys {
@@ -58,22 +54,14 @@ func (b *Bus) Revoke(ctx context.Context, publicKeys ...string) error {
 	}
 	b.revoked.mu.Unlock()
 	b.count.revocations.Add(int64(len(publicKeys)))
+	nc := b.sys()
+	if nc == nil {
+		return nil // written before nodes are let in
+	}
 	// What fails is tried again by keepRevoked.
 	if err := b.pushRevoked(ctx, nc, true); err != nil {
 		return fmt.Errorf("revoke %d keys: %w", len(publicKeys), err)
 	}
-	return nil
-}
-
-// loadRevoked learns what the servers know.
-func (b *Bus) loadRevoked(ctx context.Context, nc *nats.Conn) error {
-	a, err := b.lookup(ctx, nc)
-	if err != nil {
-		return fmt.Errorf("read the bus account: %w", err)
-	}
-	b.revoked.mu.Lock()
-	defer b.revoked.mu.Unlock()
-	mergeRevoked(b.revoked.keys, a.Revocations)
 	return nil
 }
 

@@ -106,6 +106,24 @@ func TestRevokeOfTwoHubs(t *testing.T) {
 	}
 }
 
+// TestRevokedBeforeStart: a hub that learns of it before its server runs lets nobody in meanwhile.
+func TestRevokedBeforeStart(t *testing.T) {
+	c := Config{Dir: t.TempDir()}
+	b, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, b, "a")
+	h := start(t, c, n.key)
+	if err := n.connect(t, h); err == nil {
+		t.Error("let in")
+	}
+	n.renew(t, h.Bus)
+	if err := n.connect(t, h); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPrune(t *testing.T) {
 	now := time.Now()
 	keys := map[string]int64{"old": now.Add(-maxTTL - 2*time.Hour).Unix(), "new": now.Unix()}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,7 @@ const (
 	maxStrangers = 4096
 	maxSource    = 512
 	slotTime     = 5 * time.Second
+	maxPairs     = 65536
 )
 
 // tunnel passes WebSocket connections of nodes on to a server, byte by byte.
@@ -35,6 +37,7 @@ type tunnel struct {
 	opened  atomic.Int64
 
 	handshake time.Duration
+	most      int // connections
 
 	mu        sync.Mutex
 	pairs     map[*pair]struct{}
@@ -45,7 +48,7 @@ type tunnel struct {
 }
 
 func newTunnel(b *Bus) *tunnel {
-	return &tunnel{b: b, handshake: handshakeTime, pairs: map[*pair]struct{}{}, sources: map[netip.Prefix]int{}, free: make(chan struct{})}
+	return &tunnel{b: b, most: mostPairs(len(b.nodes) == 0), handshake: handshakeTime, pairs: map[*pair]struct{}{}, sources: map[netip.Prefix]int{}, free: make(chan struct{})}
 }
 
 func (t *tunnel) open(servers []*url.URL) { t.servers.Store(&servers) }
@@ -97,6 +100,10 @@ func (t *tunnel) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 		return http.StatusServiceUnavailable, ErrNotReady.Error()
 	}
 	source := sourceOf(r.RemoteAddr)
+	if int(t.opened.Load()) >= t.most {
+		t.b.count.tunnelFull.Add(1)
+		return http.StatusServiceUnavailable, "this hub has no file descriptors for more nodes"
+	}
 	if !t.enter(r.Context(), source) {
 		t.b.count.tunnelFull.Add(1)
 		return http.StatusServiceUnavailable, "too many connections are being opened; try again soon"
@@ -124,6 +131,20 @@ func (t *tunnel) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 	// The buffers of the request end with the handler.
 	go p.run(reply)
 	return 0, ""
+}
+
+// mostPairs is how many connections the limit of open files allows, with some left for all
+// else. Each takes a file to the node, one to the server, and one of an embedded server.
+func mostPairs(embedded bool) int {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return maxPairs
+	}
+	each := 2
+	if embedded {
+		each = 3
+	}
+	return max(1, (int(min(l.Cur, 3*maxPairs))-256)/each)
 }
 
 // checkUpgrade refuses what is no WebSocket of a program.
@@ -219,7 +240,7 @@ func (t *tunnel) leave(source netip.Prefix) {
 func (t *tunnel) add(p *pair) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed || len(t.pairs) >= t.most {
 		return false
 	}
 	t.pairs[p] = struct{}{}

@@ -225,6 +225,44 @@ func TestRawListener(t *testing.T) {
 	}
 }
 
+func TestMeter(t *testing.T) {
+	now := time.Now()
+	m := &meter{tokens: meterBurst, last: now}
+	for range meterBurst / (64 << 10) {
+		if wait := m.spend(64<<10, now); wait != 0 {
+			t.Fatal("waits in the burst:", wait)
+		}
+	}
+	if wait := m.spend(meterRate, now); wait != time.Second {
+		t.Error(wait)
+	}
+	if wait := m.spend(meterRate, now.Add(2*time.Second)); wait != 0 {
+		t.Error(wait)
+	}
+	m.spend(0, now.Add(1000*time.Hour))
+	if m.tokens != meterBurst {
+		t.Error(m.tokens)
+	}
+	m.spend(1, now) // a clock that goes back gives nothing
+	if m.tokens != meterBurst-1 {
+		t.Error(m.tokens)
+	}
+}
+
+func TestNoFilesLeft(t *testing.T) {
+	h := start(t, Config{})
+	if h.tunnel.most < 1 || mostPairs(false) < mostPairs(true) {
+		t.Error(h.tunnel.most)
+	}
+	h.tunnel.most = 1
+	n := join(t, h, "a")
+	if err := newNode(t, h.Bus, "b").connect(t, h); err == nil {
+		t.Error("one too many")
+	}
+	n.Close()
+	poll(t, "room", func() bool { return newNode(t, h.Bus, "b").connect(t, h) == nil })
+}
+
 func TestReadReply(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\nrest": true,

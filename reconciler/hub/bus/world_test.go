@@ -41,8 +41,8 @@ func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// start runs a bus; an empty Dir is a new one.
-func start(t testing.TB, c Config) *hub {
+// start runs a bus that is told of revoked keys before; an empty Dir is a new one.
+func start(t testing.TB, c Config, revoked ...string) *hub {
 	t.Helper()
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
@@ -53,6 +53,9 @@ func start(t testing.TB, c Config) *hub {
 		t.Fatal(err)
 	}
 	b.presence.doubt = 0
+	if err := b.Revoke(t.Context(), revoked...); err != nil {
+		t.Fatal(err)
+	}
 	h := &hub{Bus: b, statuses: map[string][]string{}, events: map[string][]string{}, there: map[string]bool{}, changed: make(chan struct{})}
 	err = b.Subscribe(
 		func(n string, d []byte) { h.note(func() { h.statuses[n] = append(h.statuses[n], string(d)) }) },
