@@ -56,7 +56,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string) error {
 		return fmt.Errorf("%w since %s; check the link to it, the pull goes on where it stopped", errStalled, r.c.Stall)
 	case strings.Contains(err.Error(), "no match for platform"):
 		return fmt.Errorf("it is not made for this node's processor (%s/%s): %w; name an image that is, or place the app on other nodes", runtime.GOOS, runtime.GOARCH, err)
-	case errdefs.IsNotFound(err) || strings.Contains(err.Error(), "404"):
+	case errdefs.IsNotFound(err) || strings.Contains(err.Error(), "404 Not Found"):
 		return fmt.Errorf("the registry does not have it: %w; push the image, or correct the reference", err)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%w; plain http is for loopback only: give the registry a certificate, or name it in %s/<host>/hosts.toml", err, r.c.HostsDir)
