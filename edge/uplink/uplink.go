@@ -8,12 +8,14 @@ import (
 	"io"
 	"log/slog"
 	randv2 "math/rand/v2"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/net/http/httpproxy"
 
 	"selvedge/edge/auth"
 	"selvedge/internal/backoff"
@@ -57,6 +59,7 @@ type Config struct {
 	Interval time.Duration // between statuses; 0 means wire.StatusInterval
 	Retry    time.Duration // the most between attempts to connect; 0 means 30 s
 	idle     time.Duration // of streams; tests shorten it
+	proxy    func(*url.URL) (*url.URL, error)
 }
 
 // Uplink is the connection. Make it with New.
@@ -103,6 +106,9 @@ func New(cfg Config) *Uplink {
 	}
 	if cfg.idle <= 0 {
 		cfg.idle = wire.StreamIdle * time.Second
+	}
+	if cfg.proxy == nil {
+		cfg.proxy = httpproxy.FromEnvironment().ProxyFunc()
 	}
 	if cfg.Linked == nil {
 		cfg.Linked = func(bool) {}
@@ -279,6 +285,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		nats.IgnoreDiscoveredServers(),
 		nats.CustomReconnectDelay(u.delay),
 		nats.Timeout(10 * time.Second),
+		nats.SetCustomDialer(dialer{u.cfg.proxy}),
 		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(30 * time.Second),
 		nats.NoCallbacksAfterClientClose(),

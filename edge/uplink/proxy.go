@@ -1,0 +1,93 @@
+package uplink
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+const dialTime = 10 * time.Second
+
+// dialer reaches the hub as HTTP would: through the proxy that the environment names (HTTPS_PROXY
+// and NO_PROXY), if it does.
+type dialer struct {
+	proxy func(*url.URL) (*url.URL, error)
+}
+
+// Dial is called by the NATS library, which speaks TLS over what it gets.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	proxy, err := d.proxy(&url.URL{Scheme: "https", Host: address})
+	if err != nil {
+		return nil, err
+	}
+	if proxy == nil {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	return connect(ctx, proxy, address)
+}
+
+// connect opens a tunnel (RFC 9110, section 9.3.6).
+func connect(ctx context.Context, proxy *url.URL, address string) (net.Conn, error) {
+	var conn net.Conn
+	var err error
+	switch proxy.Scheme {
+	case "http":
+		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", port(proxy.Host, "80"))
+	case "https":
+		conn, err = (&tls.Dialer{}).DialContext(ctx, "tcp", port(proxy.Host, "443"))
+	default:
+		return nil, fmt.Errorf("proxy %s: only http and https are known", proxy.Redacted())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("proxy %s: %w", proxy.Redacted(), err)
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: http.Header{}}
+	if u := proxy.User; u != nil {
+		password, _ := u.Password()
+		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
+	}
+	err = req.Write(conn)
+	if err == nil {
+		err = opened(conn, req)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("proxy %s: %w", proxy.Redacted(), err), conn.Close())
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// opened reads the proxy's answer, byte by byte: what follows belongs to the hub.
+func opened(conn net.Conn, req *http.Request) error {
+	res, err := http.ReadResponse(bufio.NewReaderSize(&sip{conn: conn, left: 16 << 10}, 16), req)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", res.Status)
+	}
+	return nil
+}
+
+// sip reads single bytes, and not without end.
+type sip struct {
+	conn net.Conn
+	left int
+}
+
+func (s *sip) Read(p []byte) (int, error) {
+	if s.left--; s.left < 0 || len(p) == 0 {
+		return 0, errors.New("a header without end")
+	}
+	return s.conn.Read(p[:1])
+}
