@@ -31,8 +31,8 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 		ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 	}
-	for { // a cluster that starts has no leader yet
-		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+	for patience := time.Second; ; patience *= 2 { // a cluster that starts has no leader yet, and does not answer
+		try, cancel := context.WithTimeout(ctx, patience)
 		kv, err := js.CreateOrUpdateKeyValue(try, c)
 		cancel()
 		if err == nil {

@@ -249,6 +249,55 @@ func TestCluster(t *testing.T) {
 	poll(t, "the other hub knows", func() bool { return h1.revoked.at(a.key) > 0 })
 }
 
+// TestOneServerOverWebSocket: the hub itself goes where nodes go, and waits for a server that
+// starts after it.
+func TestOneServerOverWebSocket(t *testing.T) {
+	c := Config{Dir: t.TempDir(), Log: testLog(t)}
+	ports := freePorts(t, 2)
+	text, err := ServerConfig(c.Dir, External{Name: "one", Listen: ports[0], WebSocket: ports[1], Store: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Servers = []string{"ws://" + ports[1]}
+	b, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	startText(t, text)
+	wait(t, "the bus", b.Ready())
+	cancel()
+	if err := wait(t, "its end", done); err != nil {
+		t.Error(err)
+	}
+	h := start(t, c)
+	join(t, h, "a")
+	kv, err := h.Bucket(t.Context(), "x", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := kv.Status(t.Context()); err != nil || st.(*jetstream.KeyValueBucketStatus).StreamInfo().Config.Replicas != 1 {
+		t.Error(st, err)
+	}
+}
+
+// TestHubWithoutServers ends when it is told to.
+func TestHubWithoutServers(t *testing.T) {
+	b, err := New(Config{Dir: t.TempDir(), Log: testLog(t), Servers: []string{"ws://" + freePorts(t, 1)[0]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	cancel()
+	if err := wait(t, "its end", done); err != nil {
+		t.Error(err)
+	}
+}
+
 func copyKeys(t testing.TB, from, to string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(from, "keys", keysFile))

@@ -26,7 +26,6 @@ type pair struct {
 
 func (p *pair) close() {
 	p.once.Do(func() {
-		p.node.Close()
 		p.server.Close()
 		p.known()
 		p.t.mu.Lock()
@@ -35,6 +34,7 @@ func (p *pair) close() {
 			p.t.opened.Add(-1)
 		}
 		p.t.mu.Unlock()
+		p.node.Close() // last: TLS says goodbye, for up to 5 seconds
 	})
 }
 

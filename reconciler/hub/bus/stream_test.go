@@ -394,6 +394,8 @@ func TestBigStreamInBoundedMemory(t *testing.T) {
 	}
 }
 
+// BenchmarkStream is one stream through TLS, tunnel and server; beyond meterBurst it tells
+// meterRate.
 func BenchmarkStream(b *testing.B) {
 	h := start(b, Config{})
 	n := join(b, h, "a")

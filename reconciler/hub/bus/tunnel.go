@@ -63,9 +63,11 @@ func (t *tunnel) close() {
 		all = append(all, p)
 	}
 	t.mu.Unlock()
+	var wg sync.WaitGroup
 	for _, p := range all {
-		p.close()
+		wg.Go(p.close)
 	}
+	wg.Wait()
 }
 
 // Tunnel serves wire.PathBus: NATS over WebSocket, by HTTP/1.1.
