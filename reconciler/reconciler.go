@@ -58,6 +58,7 @@ type Reconciler struct {
 
 	fingerprint string // of the first one
 	told        told
+	sources     map[string]*fleet.Source // that the last announcement was made of
 	appsOf      map[string]appsOf
 	touched     map[string]int64    // nodes with states signed since the last announcement
 	gone        map[string]struct{} // and those withdrawn

@@ -19,13 +19,7 @@ type told struct {
 	begun bool // anything was told ever, or is known to be
 	fleet roster.Fleet
 	trust string
-	nodes map[string]*toldNode
-}
-
-// toldNode is one node, and what it was made of: as long as that is the same, so is the node.
-type toldNode struct {
-	roster.Node
-	src *fleet.Source
+	nodes map[string]roster.Node
 }
 
 // Recall reads back what earlier passes left, and has the feed tell what is in force. Call it
@@ -35,7 +29,7 @@ func (r *Reconciler) Recall() error { return r.load() }
 // recall takes up the roster that was told before the start. What became of it since, if a
 // pass was killed, is told by what is published and by who was accepted last.
 func (r *Reconciler) recall() error {
-	r.told.nodes = map[string]*toldNode{}
+	r.told.nodes = map[string]roster.Node{}
 	if r.cfg.Feed == nil {
 		return nil
 	}
@@ -52,7 +46,7 @@ func (r *Reconciler) recall() error {
 	}
 	r.told.begun, r.told.trust = true, last.Trust
 	for name, n := range last.Nodes {
-		r.told.nodes[name] = &toldNode{Node: n}
+		r.told.nodes[name] = n
 	}
 	keys := keysOf(r.accepted)
 	remembered := len(r.accepted.Nodes) > 0 // else somebody took the file away, to have it made anew
@@ -74,7 +68,7 @@ func (r *Reconciler) recall() error {
 			e.Nodes[name] = now
 		}
 	}
-	return r.tell(e, nil, true)
+	return r.tell(e, true)
 }
 
 // keysOf returns the public keys by node.
@@ -86,9 +80,9 @@ func keysOf(a resolve.Accepted) map[string]string {
 	return out
 }
 
-// tell has the feed tell an event and notes what is told then. Sources are those of the event's
-// nodes. With first, somebody may lose something by it.
-func (r *Reconciler) tell(e roster.Event, sources map[string]*fleet.Source, first bool) error {
+// tell has the feed tell an event, and notes what is told then. With first, somebody may lose
+// something by it.
+func (r *Reconciler) tell(e roster.Event, first bool) error {
 	if r.cfg.Feed == nil {
 		return nil
 	}
@@ -100,7 +94,7 @@ func (r *Reconciler) tell(e roster.Event, sources map[string]*fleet.Source, firs
 		return err
 	}
 	if e.Reset {
-		r.told.nodes = make(map[string]*toldNode, len(e.Nodes))
+		r.told.nodes = make(map[string]roster.Node, len(e.Nodes))
 	}
 	r.told.begun = true
 	if e.Fleet != nil {
@@ -108,7 +102,7 @@ func (r *Reconciler) tell(e roster.Event, sources map[string]*fleet.Source, firs
 	}
 	r.told.trust = e.Trust
 	for name, n := range e.Nodes {
-		r.told.nodes[name] = &toldNode{Node: n, src: sources[name]}
+		r.told.nodes[name] = n
 	}
 	for _, name := range e.Removed {
 		delete(r.told.nodes, name)
@@ -131,7 +125,7 @@ func (r *Reconciler) revoke(_ context.Context, p *pass) error {
 			continue
 		}
 		if t.PublicKey != keys[name] {
-			n := t.Node
+			n := t
 			n.PublicKey = keys[name]
 			e.Nodes[name] = n
 		}
@@ -141,7 +135,7 @@ func (r *Reconciler) revoke(_ context.Context, p *pass) error {
 		was.Identities, was.Bindings, was.Guides = now.Identities, now.Bindings, now.Guides
 		e.Fleet = &was
 	}
-	return r.tell(e, nil, true)
+	return r.tell(e, true)
 }
 
 type access struct {
@@ -162,25 +156,20 @@ func (r *Reconciler) announce(_ context.Context, p *pass) error {
 	if e.Reset || !reflect.DeepEqual(now, r.told.fleet) {
 		e.Fleet = &now
 	}
-	sources := map[string]*fleet.Source{}
 	keys := p.keys
 	if keys == nil {
 		keys = keysOf(p.result.Accepted)
 	}
-	for name, at := range p.result.Accepted.Nodes {
-		src := p.fleet.Workspaces[at]
-		was := r.told.nodes[name]
-		rendered, on := p.result.Nodes[name]
-		head := p.heads[name]
-		if was != nil && was.src == src && on && was.Held == "" && was.Generation == head.Generation && was.Digest == rendered.Digest {
+	for name := range r.news(p, e.Reset) {
+		at, ok := p.result.Accepted.Nodes[name]
+		if !ok {
 			continue
 		}
+		was, had := r.told.nodes[name]
 		n := r.node(p, name, at, keys[name], was)
-		if was != nil && reflect.DeepEqual(n, was.Node) {
-			was.src = src
-			continue
+		if !had || !reflect.DeepEqual(n, was) {
+			e.Nodes[name] = n
 		}
-		e.Nodes[name], sources[name] = n, src
 	}
 	for name := range r.told.nodes {
 		if _, ok := p.result.Accepted.Nodes[name]; !ok {
@@ -192,17 +181,53 @@ func (r *Reconciler) announce(_ context.Context, p *pass) error {
 		c.Count = len(c.Nodes) + len(c.Removed)
 		e.Changes = []roster.Change{c}
 	}
-	if err := r.tell(e, sources, false); err != nil {
+	if err := r.tell(e, false); err != nil {
 		return err
 	}
 	clear(r.touched)
 	clear(r.gone)
+	r.sources = maps.Clone(p.fleet.Workspaces)
 	maps.DeleteFunc(r.appsOf, func(at string, _ appsOf) bool { return p.fleet.Workspaces[at] == nil })
 	return nil
 }
 
+// news returns the nodes that may be others than hubs were told: of workspaces that are others,
+// signed, held or let go.
+func (r *Reconciler) news(p *pass, all bool) map[string]struct{} {
+	out := map[string]struct{}{}
+	if all || r.sources == nil {
+		for name := range p.result.Accepted.Nodes {
+			out[name] = struct{}{}
+		}
+		return out
+	}
+	for at, src := range p.fleet.Workspaces {
+		if r.sources[at] == src || src.Unit == nil {
+			continue
+		}
+		for name := range src.Unit.Node {
+			out[name] = struct{}{}
+		}
+	}
+	for name := range r.touched {
+		out[name] = struct{}{}
+	}
+	for name := range p.result.Held {
+		out[name] = struct{}{}
+	}
+	for _, name := range p.result.Awaiting {
+		out[name] = struct{}{}
+	}
+	for name, t := range r.told.nodes {
+		if _, has := p.keys[name]; t.Held != "" || !has {
+			out[name] = struct{}{}
+		}
+	}
+	return out
+}
+
 // node returns what hubs are told of an accepted node.
-func (r *Reconciler) node(p *pass, name, at, key string, was *toldNode) roster.Node {
+func (r *Reconciler) node(p *pass, name, at, key string, was roster.Node) roster.Node {
 	head := p.heads[name]
 	n := roster.Node{Workspace: at, PublicKey: key}
 	if head.ContentDigest != "" {
@@ -210,7 +235,7 @@ func (r *Reconciler) node(p *pass, name, at, key string, was *toldNode) roster.N
 		switch _, signed := r.touched[name]; {
 		case signed:
 			n.Commit = p.commit.Hash
-		case was != nil && was.Generation == head.Generation:
+		case was.Generation == head.Generation:
 			n.Commit = was.Commit
 		}
 	}
@@ -224,7 +249,7 @@ func (r *Reconciler) node(p *pass, name, at, key string, was *toldNode) roster.N
 	switch {
 	case ok:
 		n.Labels, n.Drain, n.Remote = declared.Labels, declared.Drain, nodestate.Remote(declared.Remote)
-	case was != nil: // it is as it was
+	default: // it is as it was
 		n.Labels, n.Drain, n.Remote, n.Apps, n.Images = was.Labels, was.Drain, was.Remote, was.Apps, was.Images
 	}
 	if on {
@@ -253,7 +278,7 @@ func (r *Reconciler) trouble(p *pass, s Status) {
 	if !reflect.DeepEqual(now, r.told.fleet) {
 		e.Fleet = &now
 	}
-	if err := r.tell(e, nil, false); err != nil {
+	if err := r.tell(e, false); err != nil {
 		r.cfg.Log.Error("hubs are not told", "err", err)
 	}
 }

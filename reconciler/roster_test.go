@@ -3,6 +3,8 @@ package reconciler_test
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -165,5 +167,43 @@ func TestRosterKeys(t *testing.T) {
 	}
 	if n, there := e.Nodes["gw-2"]; !there || n.PublicKey != "" || n.Generation != 0 || n.Labels["role"] != "gateway" {
 		t.Errorf("gw-2 awaits an identity: %+v", n)
+	}
+}
+
+// TestRosterRecalled holds that a roster that is older than what is published and accepted, as a
+// killed pass leaves it, is put right before Git is asked.
+func TestRosterRecalled(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.push("one", nil)
+	w.once()
+	want := w.told()
+	stale := w.told()
+	stale.Reset = true
+	old := stale.Nodes["gw-1"]
+	old.Generation, old.Digest, old.PublicKey = 1, "sha256:old", nodeKey(t)
+	stale.Nodes["gw-1"] = old
+	stale.Nodes["gw-gone"] = roster.Node{Workspace: "folders/a/line-1", PublicKey: nodeKey(t), Generation: 7}
+	w.must(w.feed.Tell(stale))
+
+	w.start()
+	w.must(os.Rename(w.repo, w.repo+".away"))
+	w.must(w.r.Recall())
+	if err := w.r.Once(t.Context()); err == nil {
+		t.Fatal("no error without Git")
+	}
+	got := w.told()
+	if n := got.Nodes["gw-1"]; n.PublicKey != w.keys["gw-1"] || n.Generation != want.Nodes["gw-1"].Generation || n.Digest != want.Nodes["gw-1"].Digest {
+		t.Errorf("gw-1: %+v", n)
+	}
+	if _, there := got.Nodes["gw-gone"]; there || len(got.Nodes) != 3 || !strings.Contains(got.Fleet.Error, "not a Git repository") {
+		t.Errorf("nodes %v, error %q", got.Nodes, got.Fleet.Error)
+	}
+	// nor does a missing memory of who was accepted put anybody out
+	w.must(os.Remove(filepath.Join(w.data, "accepted.json")))
+	w.start()
+	w.must(w.r.Recall())
+	if got := w.told(); len(got.Nodes) != 3 || got.Nodes["gw-1"].PublicKey == "" {
+		t.Errorf("without accepted.json: %v", got.Nodes)
 	}
 }

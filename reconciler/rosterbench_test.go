@@ -30,7 +30,7 @@ func BenchmarkRoster(b *testing.B) {
 	}
 	defer hubs.Close()
 	r := New(Config{Feed: hubs, Log: slog.New(slog.DiscardHandler)})
-	r.told.nodes = map[string]*toldNode{}
+	r.told.nodes = map[string]roster.Node{}
 	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{}, Folders: map[string]*fleet.Source{"": {Unit: &fleet.Unit{Platform: fleet.Platform{Name: "Acme", Engine: 1}}}}}
 	const workspaces, nodes = 200, 50
 	for w := range workspaces {
