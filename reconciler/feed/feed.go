@@ -30,7 +30,9 @@ type Feed struct {
 	cfg  Config
 	file *file
 
-	tell sync.Mutex // one change at a time
+	tell    sync.Mutex // one change at a time
+	unsaved bool       // the file lacks something
+
 	mu   sync.Mutex // what follows
 	now  state
 	log  frames
@@ -110,24 +112,44 @@ func (f *Feed) makeKnown(e roster.Event, diskFirst bool) error {
 	f.tell.Lock()
 	defer f.tell.Unlock()
 	c, err := f.change(e)
-	if err != nil || c.empty() {
+	if err != nil || c.empty() && !f.unsaved {
 		return err
+	}
+	if c.empty() {
+		return f.save(f.whole())
 	}
 	events, err := c.events()
 	if err != nil {
 		return fmt.Errorf("roster: %w", err)
 	}
-	if diskFirst {
-		err = f.file.write(c)
+	if diskFirst && !f.unsaved {
+		err = f.save(c)
+		f.publish(c, events)
+		return err
 	}
 	f.publish(c, events)
-	if !diskFirst {
-		err = f.file.write(c)
+	if f.unsaved { // it lacks more than this
+		c = f.whole()
 	}
-	if err != nil {
+	return f.save(c)
+}
+
+// save makes a change durable. After a failure the file lacks something: the next time, all is
+// written.
+func (f *Feed) save(c *change) error {
+	if err := f.file.write(c); err != nil {
+		f.unsaved = true
 		return fmt.Errorf("roster: %s: %w", f.cfg.Path, err)
 	}
+	f.unsaved = false
 	return nil
+}
+
+// whole is the change from nothing to what is told now; f.tell is held.
+func (f *Feed) whole() *change {
+	c := &change{reset: true, fleet: f.now.fleet, trust: f.now.trust, nodes: f.now.nodes, changes: f.now.changes, history: f.now.changes}
+	c.written, _ = encode(c.fleet) // it was encoded before
+	return c
 }
 
 // publish hands the events of a change to hubs.

@@ -363,6 +363,25 @@ func TestFull(t *testing.T) {
 	if got := r.change(); len(got) != 1 || got[0].Removed[0] != "a" {
 		t.Errorf("%+v", got)
 	}
+	// there is room again: it is told again, and then kept, with what else was not
+	if err := f.Add(roster.Event{Trust: "t1", Nodes: nodes("c"), Changes: []roster.Change{{Commit: roster.Commit{Hash: "1"}}}}); err == nil {
+		t.Error("no error")
+	}
+	if got := r.change(); names(got)[0] != "c" {
+		t.Errorf("%+v", got)
+	}
+	var err error
+	if f.file, _, err = openFile(f.cfg.Path, f.cfg.Log); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, f, roster.Event{Trust: "t1", Removed: []string{"a"}})
+	want := last(t, f)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := last(t, open(t, Config{Path: f.cfg.Path})); !reflect.DeepEqual(got, want) || len(got.Nodes) != 2 || len(got.Changes) != 1 {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }
 
 func BenchmarkTell(b *testing.B) {
