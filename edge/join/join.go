@@ -21,7 +21,7 @@ import (
 )
 
 // ErrToken marks a join token that the hub does not take.
-var ErrToken = errors.New("the hub refuses the join token: it was used, has expired, or was never given; make a new one with 'selvedge join-token'")
+var ErrToken = errors.New("the hub refuses the join token: it was used, has expired, or was never given; get a new line with 'selvedge node join'")
 
 // ErrFingerprint marks root documents of another platform, or forged ones.
 var ErrFingerprint = errors.New("the hub's root of trust is not the one that was meant")

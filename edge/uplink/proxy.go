@@ -18,12 +18,37 @@ const dialTime = 10 * time.Second
 // dialer reaches the hub as HTTP would: through the proxy that the environment names (HTTPS_PROXY
 // and NO_PROXY), if it does.
 type dialer struct {
+	ctx   context.Context // of the agent: the library hands none on
 	proxy func(*url.URL) (*url.URL, error)
 }
 
+// lastWords is how long a connection lives on when the agent ends.
+const lastWords = 3 * time.Second
+
 // Dial is called by the NATS library, which speaks TLS over what it gets.
 func (d dialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	conn, err := d.dial(network, address)
+	if err != nil {
+		return nil, err
+	}
+	// the library waits for a hub that says nothing, whether the agent ends or not
+	stop := context.AfterFunc(d.ctx, func() { time.AfterFunc(lastWords, func() { conn.Close() }) })
+	return ending{conn, stop}, nil
+}
+
+// ending is a connection that an ending agent leaves behind.
+type ending struct {
+	net.Conn
+	stop func() bool
+}
+
+func (e ending) Close() error {
+	e.stop()
+	return e.Conn.Close()
+}
+
+func (d dialer) dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, dialTime)
 	defer cancel()
 	proxy, err := d.proxy(&url.URL{Scheme: "https", Host: address})
 	if err != nil {
