@@ -86,8 +86,9 @@ func call(t testing.TB, o *ops.Ops, name string, c ops.Caller, args []any) (answ
 				v.Close()
 			}
 		case <-chan hubapi.Update:
-			if v != nil {
-				given = append(given, <-v)
+			for more := v != nil; more; { // up to the summary, which comes after the nodes
+				u, ok := <-v
+				given, more = append(given, u), ok && u.Summary == nil
 			}
 		case func() error:
 		default:

@@ -205,9 +205,25 @@ func (o *Ops) Watch(ctx context.Context, c Caller, q Query) (updates <-chan huba
 		release()
 		return nil, nil, queryProblem(err)
 	}
-	context.AfterFunc(ctx, release)
 	q.Visible = e.visible
-	return o.c.Status.Watch(ctx, q), func() error { return endedBy(ctx) }, nil
+	out := make(chan hubapi.Update, 16)
+	go func() { // ends with ctx, as the store's channel does
+		defer release()
+		defer close(out)
+		for u := range o.c.Status.Watch(ctx, q) {
+			if u.Summary != nil {
+				sum := o.summarize(e, *u.Summary)
+				sum.Pending = len(o.pendingOf(ctx, e))
+				u.Summary = &sum
+			}
+			select {
+			case out <- u:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, func() error { return endedBy(ctx) }, nil
 }
 
 // Guides lists guides by which nodes may join scopes that the caller sees.
