@@ -1,8 +1,11 @@
 package reconciler_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,5 +208,53 @@ func TestRosterRecalled(t *testing.T) {
 	w.must(w.r.Recall())
 	if got := w.told(); len(got.Nodes) != 3 || got.Nodes["gw-1"].PublicKey == "" {
 		t.Errorf("without accepted.json: %v", got.Nodes)
+	}
+}
+
+// TestRosterRevokesFirst holds that hubs learn who is put out before anything of the commit is
+// signed.
+func TestRosterRevokesFirst(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.push("one", map[string]string{"folders/a/people.cue": people("", "ana", hash1)})
+	w.once()
+	before := w.generations()
+	s := httptest.NewServer(w.feed.Handler())
+	defer s.Close()
+	res, err := http.Get(s.URL + roster.Path)
+	w.must(err)
+	defer res.Body.Close()
+	d := json.NewDecoder(res.Body)
+	change := func() (e roster.Event) {
+		t.Helper()
+		for {
+			var part roster.Event
+			w.must(d.Decode(&part))
+			e.Removed, e.Changes = append(e.Removed, part.Removed...), append(e.Changes, part.Changes...)
+			if part.Fleet != nil {
+				e.Fleet = part.Fleet
+			}
+			if part.Nodes != nil {
+				e.Nodes = part.Nodes
+			}
+			if !part.More {
+				return e
+			}
+		}
+	}
+	change() // the whole
+	w.keys["gw-2"] = nodeKey(t)
+	w.push("two", map[string]string{
+		app1: app("two"), line1: workspace("Line 1", w.node("gw-1"), w.node("gw-2")), line2: workspace("Line 2"), "folders/a/people.cue": "",
+	})
+	w.once()
+	first, second := change(), change()
+	if !slices.Equal(first.Removed, []string{"gw-3"}) || len(first.Nodes) != 1 || first.Nodes["gw-2"].PublicKey != w.keys["gw-2"] ||
+		first.Nodes["gw-2"].Generation != before["gw-2"] || first.Fleet == nil || len(first.Fleet.Identities) != 0 || first.Fleet.InForce.Subject != "one" {
+		t.Errorf("first: %+v", first)
+	}
+	if now := w.generations(); second.Nodes["gw-1"].Generation != now["gw-1"] || second.Nodes["gw-2"].Generation != now["gw-2"] ||
+		second.Fleet.InForce.Subject != "two" || len(second.Changes) != 1 {
+		t.Errorf("then: %+v", second)
 	}
 }
