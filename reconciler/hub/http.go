@@ -90,7 +90,7 @@ func (h *Hub) measured() http.Handler {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "selvedge_hub_connections_refused_total", Help: "Connections closed because their source had too many."}, func() float64 {
 			return float64(h.server.Refused())
 		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version.Version}}, func() float64 { return 1 }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": version.Version}}, func() float64 { return 1 }),
 	)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 }

@@ -1,0 +1,139 @@
+package monitoring
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"selvedge/edge/metrics"
+	"selvedge/reconciler"
+	"selvedge/reconciler/hub/bus"
+	"selvedge/reconciler/hub/status"
+	"selvedge/test/env"
+)
+
+const docs = "../../docs/monitoring"
+
+// TestAlerts loads the rules, and has Prometheus play what they are for.
+func TestAlerts(t *testing.T) {
+	rules := filepath.Join(docs, "alerts.yaml")
+	promtool(t, "check", "rules", rules)
+	promtool(t, "test", "rules", "testdata/alerts_test.yaml")
+	text, err := os.ReadFile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known(t, rules, string(text))
+}
+
+// TestDashboards needs every expression of the dashboards to be PromQL, and each dashboard
+// to be what Grafana imports.
+func TestDashboards(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(docs, "grafana-*.json"))
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var board struct {
+			UID, Title string
+			Panels     []struct {
+				ID      int
+				Title   string
+				Type    string
+				GridPos struct{ X, Y, W, H int }
+				Targets []struct{ Expr string }
+			}
+		}
+		if err := json.Unmarshal(text, &board); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if board.UID == "" || board.Title == "" || len(board.Panels) == 0 {
+			t.Errorf("%s: no dashboard: %+v", file, board)
+		}
+		rules := "groups:\n- name: dashboard\n  rules:\n"
+		ids := map[int]bool{}
+		for _, p := range board.Panels {
+			if ids[p.ID] || p.GridPos.X+p.GridPos.W > 24 || len(p.Targets) == 0 {
+				t.Errorf("%s: panel %d %q: twice, too wide or empty", file, p.ID, p.Title)
+			}
+			ids[p.ID] = true
+			for _, target := range p.Targets {
+				rules += fmt.Sprintf("  - record: panel:%d\n    expr: %q\n    labels: {x: %q}\n", p.ID, target.Expr, target.Expr)
+				known(t, file, target.Expr)
+			}
+		}
+		name := filepath.Join(t.TempDir(), "rules.yaml")
+		if err := os.WriteFile(name, []byte(rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		promtool(t, "check", "rules", name)
+	}
+}
+
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	_, err := exec.LookPath("promtool")
+	env.Need(t, err)
+	if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+var name = regexp.MustCompile(`\bselvedge_[a-z_]+`)
+
+// known needs each metric that a text names to be served by one of our programs.
+func known(t *testing.T, where, text string) {
+	t.Helper()
+	served := served(t)
+	for _, m := range name.FindAllString(text, -1) {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(m, "_bucket"), "_count"), "_sum")
+		if !served[m] && !served[base] {
+			t.Errorf("%s names %s, which nothing serves", where, m)
+		}
+	}
+}
+
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+func served(t *testing.T) map[string]bool {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := status.Open(status.Config{Path: filepath.Join(dir, "status.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	b, err := bus.New(bus.Config{Dir: filepath.Join(dir, "bus")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(store.Collectors(), b.Collectors()...)
+	all = append(all, reconciler.New(reconciler.Config{}).Collectors()...)
+	names := map[string]bool{"selvedge_build_info": true, "selvedge_hub_roster_age_seconds": true}
+	for _, c := range all {
+		descs := make(chan *prometheus.Desc, 100)
+		c.Describe(descs)
+		close(descs)
+		for d := range descs {
+			names[fqName.FindStringSubmatch(d.String())[1]] = true
+		}
+	}
+	w := httptest.NewRecorder()
+	metrics.Handler(func() metrics.Snapshot { return metrics.Snapshot{} }).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, m := range name.FindAllString(w.Body.String(), -1) {
+		names[m] = true
+	}
+	return names
+}
