@@ -158,7 +158,7 @@ type hub struct {
 	http  *http.Client
 }
 
-const benchToken = "selvedge_benchmarkbenchmarkbenchmarkbenchmarkbenchm"
+const benchToken = "selvedge_benchmarkbenchmarkbenchmarkbenchmarkbenchma"
 
 func newHub(ctx context.Context, b *bench, n int) (*hub, error) {
 	p, err := newPlatform(ctx, b, func(dir string) error {
