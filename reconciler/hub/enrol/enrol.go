@@ -37,6 +37,8 @@ type Config struct {
 	Bucket   func(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error)
 	BusToken func(node, publicKey string, ttl time.Duration) (string, error)
 
+	Ready func() bool // whether what Git says is known; until then nobody is told to be unknown. nil: it is
+
 	// What Git says now.
 	Node  func(publicKey string) (name string, ok bool)
 	Named func(name string) (publicKey string, ok bool)
@@ -90,7 +92,7 @@ func New(c Config) *Enrol {
 		c.Source = peer
 	}
 	e := &Enrol{c: c, log: c.Log, limits: newLimits(c.Rate, c.Now), rejects: newRejects(c), hubs: spellings(c.Hub)}
-	e.pending = pending{now: c.Now, known: e.known, byKey: map[string]request{}, waiting: map[chan struct{}]uint64{}}
+	e.pending = pending{now: c.Now, known: e.known, byKey: map[string]request{}, waiting: map[chan struct{}]uint64{}, late: make(chan struct{}, 1)}
 	return e
 }
 

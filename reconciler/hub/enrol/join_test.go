@@ -140,8 +140,10 @@ func TestJoinSignature(t *testing.T) {
 
 // One token, many nodes, three hubs: exactly one gets in.
 func TestTokenUsedAtOnce(t *testing.T) {
+	t.Parallel()
 	t.Run("one server", func(t *testing.T) { usedAtOnce(t, newWorld(t)) })
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		if testing.Short() {
 			t.Skip("a cluster of three takes seconds")
 		}

@@ -23,6 +23,8 @@ const (
 	codePrefix    = "code." // and the code: the public key, so that no code is given twice
 	sweepEvery    = 10 * time.Second
 	rewatch       = 2 * time.Second // after an error
+	lateWatch     = 2 * time.Second // for a write to come back; a watch notices only after many seconds that its server restarted
+	oldWatch      = 5 * time.Second // before it may be replaced
 )
 
 // codeLetters are hard to mistake for each other, and make no words.
@@ -65,14 +67,22 @@ type pending struct {
 	seen  uint64 // revision up to which the copy goes
 	// waiting are closed when the copy goes up to their revision.
 	waiting map[chan struct{}]uint64
+	late    chan struct{} // somebody waits for what should have come
 }
 
-var errNotReady = errors.New("what is pending is not known yet")
+var (
+	errNotReady = errors.New("what is pending is not known yet")
+	errLate     = errors.New("the watch is late")
+)
 
 // Run follows what is pending and removes what is done with, until ctx ends.
 func (e *Enrol) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := e.follow(ctx); err != nil && ctx.Err() == nil {
+		err := e.follow(ctx)
+		if errors.Is(err, errLate) {
+			continue
+		}
+		if err != nil && ctx.Err() == nil {
 			e.log.Warn("follow what is pending", "error", err)
 		}
 		select {
@@ -93,7 +103,7 @@ func (e *Enrol) follow(ctx context.Context) error {
 		return err
 	}
 	defer w.Stop()
-	p := &e.pending
+	p, began := &e.pending, time.Now()
 	p.start(kv)
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -106,6 +116,10 @@ func (e *Enrol) follow(ctx context.Context) error {
 				return errors.New("the watch ended")
 			}
 			p.apply(u)
+		case <-p.late:
+			if time.Since(began) > oldWatch {
+				return errLate
+			}
 		case <-tick.C:
 			e.sweep(ctx)
 		}
@@ -229,14 +243,23 @@ func (p *pending) await(ctx context.Context, revision uint64) error {
 	there := make(chan struct{})
 	p.waiting[there] = revision
 	p.mu.Unlock()
-	select {
-	case <-there:
-		return nil
-	case <-ctx.Done():
-		p.mu.Lock()
-		delete(p.waiting, there)
-		p.mu.Unlock()
-		return ctx.Err()
+	late := time.NewTicker(lateWatch)
+	defer late.Stop()
+	for {
+		select {
+		case <-there:
+			return nil
+		case <-late.C:
+			select {
+			case p.late <- struct{}{}:
+			default:
+			}
+		case <-ctx.Done():
+			p.mu.Lock()
+			delete(p.waiting, there)
+			p.mu.Unlock()
+			return ctx.Err()
+		}
 	}
 }
 

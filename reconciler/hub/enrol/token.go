@@ -49,6 +49,10 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	// whether Git lists a key is told only to who holds it
 	node, ok := e.known(q.PublicKey)
+	if !ok && e.c.Ready != nil && !e.c.Ready() {
+		unavailable(w, "the hub does not know the fleet yet")
+		return
+	}
 	if !ok {
 		p := hubapi.Problem{Status: http.StatusForbidden, Type: wire.ProblemUnknownNode, Title: "Unknown node", Reason: hubapi.ReasonForbidden,
 			Detail: "no node in Git has this key; join with a join token, or put the key into Git"}

@@ -294,6 +294,22 @@ func TestBearerIsNoUserJWT(t *testing.T) {
 	}
 }
 
+// A hub that has not heard of the fleet yet tells nobody to be unknown.
+func TestHubThatKnowsNothingYet(t *testing.T) {
+	w := newWorld(t)
+	c := w.config()
+	ready := false
+	c.Ready = func() bool { return ready }
+	e, n := New(c), newNode(t)
+	if a := n.token(e); a.status != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	ready = true
+	if a := n.token(e); a.problem().Type != wire.ProblemUnknownNode {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 func TestTrustIsKeptForAMoment(t *testing.T) {
 	w := newWorld(t)
 	var asked int
