@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,6 +120,9 @@ func (b *Bus) Open(ctx context.Context, node, verb, id string, req any) (*Stream
 	if err != nil {
 		return nil, err
 	}
+	if id == "" || strings.ContainsAny(id, ".*> \t\r\n") {
+		return nil, fmt.Errorf("stream %q of node %q: it is no identifier; take NewStreamID's", id, node)
+	}
 	s := &Stream{b: b, nc: nc, node: node, id: id, credit: wire.Window, heard: time.Now(),
 		frames: make(chan frame, wire.Window), done: make(chan struct{})}
 	s.via, s.known = b.presence.current(node)
@@ -187,6 +191,7 @@ func (s *Stream) take(m *nats.Msg) {
 	}
 	s.mu.Unlock()
 	s.b.count.overruns.Add(1)
+	s.b.log.Warn("a node sends more of a stream than it may, and is cut off", "node", s.node)
 	s.finish(fmt.Errorf("node %q: %w", s.node, ErrOverrun))
 }
 

@@ -159,6 +159,11 @@ func TestStreamRefused(t *testing.T) {
 	if _, err := open(t, h, "nobody"); !errors.Is(err, ErrOffline) {
 		t.Error(err)
 	}
+	for _, id := range []string{"", "*", ">", "a.b", "a b"} {
+		if _, err := h.Open(t.Context(), "a", wire.VerbLogs, id, wire.LogsRequest{Stream: id}); err == nil {
+			t.Errorf("stream %q is opened", id)
+		}
+	}
 	if h.streams.len() != 0 {
 		t.Error(h.streams.len(), "streams left")
 	}
