@@ -80,7 +80,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"a bearer of two lines":  say(wire.PathToken, token(`,"bearer":"a\r\nX: y"`)),
 		"a bearer without end":   say(wire.PathToken, token(`,"bearer":"`+strings.Repeat("a", 20<<10)+`"`)),
 		"a redirect": func(w http.ResponseWriter, r *http.Request) bool {
-			http.Redirect(w, r, "https://other.example/", 302)
+			http.Redirect(w, r, "https://other.example/", http.StatusFound)
 			return true
 		},
 		"an error without a reason": func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(500); return true },
