@@ -192,7 +192,7 @@ func (f *Follower) follow(ctx context.Context, good func()) error {
 }
 
 func cause(ctx context.Context, silence error) error {
-	if context.Cause(ctx) == silence { //nolint:errorlint // it is that very one
+	if context.Cause(ctx) == silence {
 		return silence
 	}
 	return nil

@@ -247,7 +247,7 @@ func TestLiar(t *testing.T) {
 				}
 				body, silent := strings.CutSuffix(tt.stream, "<silence>")
 				if body == "<503>" {
-					http.Error(w, "too many", 503)
+					http.Error(w, "too many", http.StatusServiceUnavailable)
 					return
 				}
 				io.WriteString(w, body)
