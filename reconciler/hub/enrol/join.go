@@ -30,8 +30,8 @@ const (
 	maxMachineText = 256
 	tokenPrefix    = "join_" // so that no token begins with a dash
 	tokenBucket    = "join-tokens"
-	joinTime       = 20 * time.Second
-	behindTries    = 40 // for a server of a cluster to catch up
+	joinTime       = 8 * time.Second // then the node asks again, which does no harm
+	behindTries    = 40              // for a server of a cluster to catch up
 	behindWait     = 50 * time.Millisecond
 )
 
@@ -236,7 +236,7 @@ func getToken(ctx context.Context, kv jetstream.KeyValue, hash string, than uint
 				return 0, t, &refusal{"unknown"}
 			}
 		case err != nil:
-			return 0, t, err
+			return 0, t, fmt.Errorf("read join token: %w", err)
 		case v.Revision() > than:
 			return v.Revision(), t, json.Unmarshal(v.Value(), &t)
 		}
@@ -251,8 +251,11 @@ func mark(ctx context.Context, kv jetstream.KeyValue, hash string, t joinToken, 
 		return 0, err
 	}
 	next, err := kv.Update(ctx, hash, b, revision)
-	if !wrongRevision(err) {
-		return next, err
+	if err != nil && !wrongRevision(err) {
+		return 0, fmt.Errorf("mark join token: %w", err)
+	}
+	if err == nil {
+		return next, nil
 	}
 	revision, now, err := getToken(ctx, kv, hash, revision)
 	switch {
