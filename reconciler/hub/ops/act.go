@@ -33,6 +33,7 @@ func record(c Caller, operation string) hubapi.AuditEntry {
 func (o *Ops) begin(ctx context.Context, a hubapi.AuditEntry) error {
 	a.Outcome = hubapi.OutcomeBegun
 	if err := o.c.Audit.Append(ctx, a); err != nil {
+		o.count.unlogged.Inc()
 		o.c.Log.Error("refused, because it cannot be audited", "operation", a.Operation, "subject", a.Subject, "error", err)
 		return unavailable("%s was not done, because it cannot be written into the audit log: %v", a.Operation, err)
 	}
@@ -44,8 +45,10 @@ func (o *Ops) finish(a hubapi.AuditEntry, err error) {
 	if a.Outcome = hubapi.OutcomeDone; err != nil {
 		a.Outcome, a.Detail = reason(err)
 	}
+	o.count.done.WithLabelValues(a.Operation, a.Outcome).Inc()
 	// the caller may be gone, which changes nothing of what happened
 	if err := o.c.Audit.Append(context.Background(), a); err != nil {
+		o.count.unlogged.Inc()
 		o.c.Log.Error("how it ended is not in the audit log", "operation", a.Operation, "outcome", a.Outcome, "detail", a.Detail, "error", err)
 	}
 }
@@ -53,9 +56,15 @@ func (o *Ops) finish(a hubapi.AuditEntry, err error) {
 // refuse writes down that a right was missing, and returns why. What was merely invalid, or
 // about something that the caller cannot see, is not worth a line.
 func (o *Ops) refuse(a hubapi.AuditEntry, err error) error {
-	if outcome, detail := reason(err); outcome == hubapi.OutcomeRefused && o.refusals.allow(a.Subject, o.c.Now()) {
+	outcome, detail := reason(err)
+	if outcome != hubapi.OutcomeRefused {
+		return err
+	}
+	o.count.done.WithLabelValues(a.Operation, outcome).Inc()
+	if o.refusals.allow(a.Subject, o.c.Now()) {
 		a.Outcome, a.Detail = outcome, detail
 		if err := o.c.Audit.Append(context.Background(), a); err != nil {
+			o.count.unlogged.Inc()
 			o.c.Log.Error("a refusal is not in the audit log", "operation", a.Operation, "subject", a.Subject, "error", err)
 		}
 	}

@@ -41,6 +41,7 @@ type Ops struct {
 	tokens   atomic.Pointer[access.Tokens] // of the newest roster; nil until there is one
 	failures quota                         // wrong tokens, by source
 	refusals quota                         // lines of the audit log about missing rights, by subject
+	count    counters
 
 	mu     sync.Mutex
 	guards map[*guard]struct{}
@@ -62,7 +63,7 @@ func New(c Config) *Ops {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	o := &Ops{c: c, guards: map[*guard]struct{}{}, open: map[string]int{}}
+	o := &Ops{c: c, guards: map[*guard]struct{}{}, open: map[string]int{}, count: newCounters()}
 	c.Follow.OnDelta(o.delta)
 	return o
 }
@@ -87,6 +88,7 @@ func (o *Ops) Authenticate(token, remote string) (Caller, error) {
 	}
 	h, err := tokens.Authenticate(token, o.c.Now())
 	if err != nil {
+		o.count.tokens.Inc()
 		if !o.failures.allow(source(remote), o.c.Now()) {
 			return Caller{}, busy("too many wrong tokens from your address; wait a minute")
 		}

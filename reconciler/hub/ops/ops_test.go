@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"selvedge/reconciler/access"
 	"selvedge/reconciler/hub/audit"
 	"selvedge/reconciler/hub/ops"
@@ -47,7 +49,7 @@ func operations(t testing.TB) map[string][]any {
 			takes = takes || p == reflect.TypeFor[ops.Caller]()
 		}
 		if !takes {
-			if m.Name != "Authenticate" {
+			if m.Name != "Authenticate" && m.Name != "Collectors" {
 				t.Errorf("Ops.%s takes no Caller: nobody is asked whether it may be done", m.Name)
 			}
 			continue
@@ -339,6 +341,17 @@ func TestNotAudited(t *testing.T) {
 	}
 	if asked := node.Requests(); len(asked) > 0 {
 		t.Errorf("the node was asked: %q", asked)
+	}
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(w.Collectors()...)
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.GetName() == "selvedge_hub_audit_failures_total" && m.GetMetric()[0].GetCounter().GetValue() != 4 {
+			t.Errorf("%v", m)
+		}
 	}
 	if _, err := w.Nodes(ctx, c, ops.Query{}); err != nil {
 		t.Error("looking at the fleet needs no audit:", err)
