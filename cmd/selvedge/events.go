@@ -144,7 +144,7 @@ the nodes of one.`,
 			for _, ch := range l.Items {
 				t.Heading = []string{"COMMIT", "AGE", "NODES", "DONE", "FAILED", "REMOVED", "AUTHOR", "SUBJECT"}
 				t.Add(fmt.Sprintf("%.12s", ch.Hash), show.Ago(time.Now(), ch.At), strconv.Itoa(ch.Touched), progress(ch),
-					failed(ch.Failed), strconv.Itoa(ch.Removed), ch.Author, show.Short(ch.Subject, 72))
+					failed(ch.Failed), strconv.Itoa(ch.Removed), name(ch.Author), show.Short(ch.Subject, 72))
 				names = append(names, ch.Hash)
 			}
 			return o.write(c, l, names, func() *show.Table { return t })
@@ -154,6 +154,12 @@ the nodes of one.`,
 	o.register(c, "json", "yaml", "name")
 	c.Flags().IntVar(&limit, "limit", 20, "at most so many")
 	return c
+}
+
+// name is an author without the address.
+func name(author string) string {
+	n, _, _ := strings.Cut(author, " <")
+	return show.Short(n, 24)
 }
 
 func progress(ch hubapi.Change) show.Cell {

@@ -128,6 +128,9 @@ func converged(s hubapi.Summary) bool {
 	return s.Error == "" && s.Converged >= s.Nodes-s.Status[hubapi.Waiting] && s.Status[hubapi.NotReady]+s.Status[hubapi.Unknown] == 0
 }
 
+// maxProblems is how many problems of the repo a status shows.
+const maxProblems = 10
+
 func summary(s hubapi.Summary, colours bool) string {
 	var b strings.Builder
 	t := &show.Table{}
@@ -169,11 +172,15 @@ func summary(s hubapi.Summary, colours bool) string {
 		b.WriteByte('\n')
 		_ = ws.Write(&b, colours)
 	}
-	for i, p := range s.Problems {
+	problems := slices.SortedStableFunc(slices.Values(s.Problems), func(a, b roster.Problem) int { return cmp.Compare(a.Severity, b.Severity) }) // errors first
+	for i, p := range problems[:min(len(problems), maxProblems)] {
 		if i == 0 {
 			b.WriteByte('\n')
 		}
 		fmt.Fprintln(&b, show.Text(p.Text))
+	}
+	if more := len(problems) - maxProblems; more > 0 {
+		fmt.Fprintf(&b, "and %d more; see 'selvedge validate'\n", more)
 	}
 	return b.String()
 }

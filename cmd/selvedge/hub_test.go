@@ -68,7 +68,7 @@ func startHub(e *testscript.Env) error {
 }
 
 func waitingNode(code, name, key string) hubapi.Pending {
-	return hubapi.Pending{Code: code, Name: name, Guide: "line-box", Scope: "folders/site-a/line-1", PublicKey: key, Address: "10.0.0.9",
+	return hubapi.Pending{Code: code, Name: name, Guide: "folders/site-a/line-1/line-box", Scope: "folders/site-a/line-1", PublicKey: key, Address: "10.0.0.9",
 		Labels: map[string]string{"role": "admin"}, Machine: wire.Machine{Hostname: evil, OS: "Debian 12", Arch: "amd64", CPUs: 4, Memory: 4 << 30},
 		At: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour)}
 }
@@ -120,7 +120,7 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	case "GET /nodes/gw-1":
 		answer(w, hubapi.NodeDetail{Node: testNodes()[0], PublicKey: "UDXU…", Report: &wire.Status{
 			Machine: wire.Machine{Hostname: evil, OS: "Debian 12", Arch: "amd64", CPUs: 4, Memory: 4 << 30},
-			State: wire.State{Phase: "idle", Rejected: []wire.Rejected{{Generation: 6, Reason: "app web: not healthy in 20s"}}},
+			State:   wire.State{Phase: "idle", Rejected: []wire.Rejected{{Generation: 6, Reason: "app web: not healthy in 20s"}}},
 			Apps: []wire.App{{Name: "web", Healthy: true, Containers: []wire.Instance{{Name: "main", Image: "registry.example/web@sha256:00", State: "running", Healthy: true,
 				Usage: &wire.Usage{CPU: 0.25, Memory: 64 << 20}}}}}}})
 	case "GET /nodes/gw-2":
@@ -169,10 +169,10 @@ func testNodes() []hubapi.Node {
 	now := time.Now()
 	return []hubapi.Node{
 		{Name: "gw-1", Workspace: "folders/site-a/line-1", Labels: map[string]string{"role": "gateway"}, Status: hubapi.Ready, Connected: true, LastSeen: now.Add(-3 * time.Second),
-			Wanted: wire.Ref{Generation: 7}, LastGood: wire.Ref{Generation: 7}, Apps: 1, Healthy: 1, Version: "v0.4.0",
+			Wanted: wire.Ref{Generation: 7}, Applied: wire.Ref{Generation: 7}, LastGood: wire.Ref{Generation: 7}, Apps: 1, Healthy: 1, Version: "v0.4.0",
 			Usage: &wire.Usage{CPU: 0.25, Load: 0.5, Memory: 1 << 30, MemoryLimit: 4 << 30, Disk: 10 << 30, DiskLimit: 40 << 30}},
 		{Name: "gw-2", Workspace: "folders/site-a/line-1", Status: hubapi.NotReady, Why: evil, LastSeen: now.Add(-3 * time.Minute),
-			Wanted: wire.Ref{Generation: 7}, LastGood: wire.Ref{Generation: 6}, Apps: 2, Version: evil,
+			Wanted: wire.Ref{Generation: 7}, Applied: wire.Ref{Generation: 6}, LastGood: wire.Ref{Generation: 5}, Apps: 2, Version: evil,
 			Conditions: []wire.Condition{{Type: wire.ConditionRejected, Message: "generation 7 failed"}}},
 		{Name: "gw-3", Workspace: "folders/site-a/line-2", Status: hubapi.Waiting},
 	}
@@ -296,7 +296,9 @@ func testExec(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.CloseNow()
 	q, ctx := r.URL.Query(), r.Context()
-	say := func(channel byte, text string) { _ = conn.Write(ctx, websocket.MessageBinary, append([]byte{channel}, text...)) }
+	say := func(channel byte, text string) {
+		_ = conn.Write(ctx, websocket.MessageBinary, append([]byte{channel}, text...))
+	}
 	end := func(m hubapi.ExecMessage) {
 		b, _ := json.Marshal(m)
 		_ = conn.Write(ctx, websocket.MessageText, b)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -111,7 +112,7 @@ func nodePendingCommand() *cobra.Command {
 			t, names := &show.Table{}, []string{}
 			for _, p := range l.Items {
 				t.Heading = []string{"CODE", "NAME", "GUIDE", "SCOPE", "MACHINE", "ADDRESS", "AGE", "EXPIRES"}
-				row := []any{p.Code, p.Name, p.Guide, p.Scope, show.Short(machine(p), 60), p.Address, show.Ago(time.Now(), p.At), "in " + show.Ago(p.Expires, time.Now())}
+				row := []any{p.Code, p.Name, path.Base(p.Guide), p.Scope, show.Short(machine(p), 60), p.Address, show.Ago(time.Now(), p.At), "in " + show.Ago(p.Expires, time.Now())}
 				if o.wide() {
 					t.Heading = append(t.Heading, "KEY", "LABELS")
 					row = append(row, p.PublicKey, labels(p.Labels))

@@ -24,7 +24,7 @@ func nodesCommand() *cobra.Command {
 		Use:   "nodes",
 		Short: "List nodes and how they do",
 		Long: `nodes lists the nodes that the caller may see: whether they are Ready, the generation of the
-state that Git wants and the one that is proven, and when the hub heard of them last.`,
+state that Git wants and the one that they run, and when the hub heard of them last.`,
 		Example: "  selvedge nodes -l role=gateway --status NotReady,Unknown\n  selvedge nodes -w folders/plant-a/line-1 -o wide",
 		Args:    cobra.NoArgs,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
@@ -59,15 +59,15 @@ func nodeTable(nodes []hubapi.Node, wide bool, now time.Time) *show.Table {
 	}
 	t := &show.Table{Heading: []string{"NAME", "STATUS", "WANTED", "APPLIED", "SEEN", "VERSION"}}
 	if wide {
-		t.Heading = append(t.Heading, "WORKSPACE", "APPS", "RESTARTS", "LABELS", "WHY")
+		t.Heading = append(t.Heading, "PROVEN", "WORKSPACE", "APPS", "RESTARTS", "LABELS", "WHY")
 	}
 	for _, n := range nodes {
 		row := []show.Cell{
-			{Text: n.Name}, readiness(n.Status), {Text: generation(n.Wanted)}, {Text: generation(n.LastGood)},
+			{Text: n.Name}, readiness(n.Status), {Text: generation(n.Wanted)}, {Text: generation(n.Applied)},
 			{Text: show.Ago(now, n.LastSeen)}, {Text: n.Version},
 		}
 		if wide {
-			row = append(row, show.Cell{Text: n.Workspace}, show.Cell{Text: fmt.Sprintf("%d/%d", n.Healthy, n.Apps)},
+			row = append(row, show.Cell{Text: generation(n.LastGood)}, show.Cell{Text: n.Workspace}, show.Cell{Text: fmt.Sprintf("%d/%d", n.Healthy, n.Apps)},
 				show.Cell{Text: strconv.Itoa(n.Restarts)}, show.Cell{Text: labels(n.Labels)}, show.Cell{Text: show.Short(n.Why, 100)})
 		}
 		t.Rows = append(t.Rows, row)
