@@ -200,9 +200,10 @@ func (w *World) run(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	applied := w.applied
-	for _, run := range []func(context.Context) error{w.Bus.Run, w.Status.Run, w.Enrol.Run, w.Follow.Run} {
-		wg.Go(func() { _ = run(ctx) }) // it ends with the context's error
-	}
+	start := func(run func(context.Context) error) { wg.Go(func() { _ = run(ctx) }) } // it ends with the context's error
+	start(w.Bus.Run)
+	start(w.Status.Run)
+	start(w.Follow.Run)
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
@@ -217,6 +218,7 @@ func (w *World) run(t testing.TB) {
 			t.Fatal("not ready: ", what)
 		}
 	}
+	start(w.Enrol.Run)                                                            // not before the bus, which it would wait for in steps of seconds
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // it tells nobody when it is
 		if _, err := w.Enrol.Pending(ctx); err == nil {
 			return
