@@ -31,16 +31,29 @@ func (l *Log) Page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, n
 		q.Limit = 100
 	}
 	q.Limit = min(q.Limit, 1000)
+	for range 3 {
+		var gap bool
+		if entries, next, gap, err = l.page(ctx, q); err != nil || !gap {
+			break // else a file was renamed while they were read, or lines are missing for good
+		}
+	}
+	return entries, next, err
+}
+
+// page is Page, and tells whether numbers were missing between the lines.
+func (l *Log) page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, next uint64, gap bool, err error) {
 	names, err := files(l.c.Path)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	slices.Reverse(names)
 	last := l.Head().Seq // what is beyond is not yet durable
-	scanned, lowest := 0, uint64(0)
+	scanned, lowest, above := 0, uint64(0), uint64(0)
 	entries = []hubapi.AuditEntry{}
 	for _, name := range names {
 		full, err := pageFile(name, func(e *hubapi.AuditEntry) bool {
+			gap = gap || above > 0 && e.Seq+1 != above
+			above = e.Seq
 			if e.Seq > last || q.Before > 0 && e.Seq >= q.Before {
 				return true
 			}
@@ -53,14 +66,14 @@ func (l *Log) Page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, n
 			}
 			return true
 		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // renamed in between: seen under its new name next time
-			return nil, 0, err
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // renamed in between
+			return nil, 0, false, err
 		}
 		if full {
-			return entries, lowest, ctx.Err()
+			return entries, lowest, gap, ctx.Err()
 		}
 	}
-	return entries, 0, nil
+	return entries, 0, gap, nil
 }
 
 // pageFile gives the entries of a file from its end, until give returns false.

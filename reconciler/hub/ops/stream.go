@@ -77,7 +77,7 @@ func (s *Stream) Next(ctx context.Context) (channel byte, data []byte, err error
 		case err == nil:
 			continue
 		default:
-			s.err = s.why(err)
+			s.told, s.err = errors.Is(err, io.EOF), s.why(err)
 			return 0, nil, s.err
 		}
 		s.bytes.Add(int64(len(data)))
@@ -91,7 +91,6 @@ func (s *Stream) why(err error) error {
 		return e
 	}
 	if errors.Is(err, io.EOF) {
-		s.told = true
 		if e := s.stream.End().Error; e != nil {
 			return wireProblem(s.node, e)
 		}
