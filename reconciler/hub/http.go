@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"selvedge/internal/version"
 	"selvedge/reconciler/access"
 	"selvedge/reconciler/hub/api"
+	"selvedge/reconciler/hub/console"
 	"selvedge/schema/wire"
 )
 
@@ -23,11 +26,20 @@ func (h *Hub) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	key, err := h.sessionKey()
+	if err != nil {
+		return nil, err
+	}
+	pages, err := console.New(console.Config{Ops: h.ops, Key: key, Log: h.log})
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", h.enrol.Handler())
 	mux.Handle(wire.PathBus, h.bus.Tunnel())
 	mux.Handle(wire.PathV2, h.registry)
 	mux.Handle("/api/", rest)
+	mux.Handle("/", pages)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if why := h.unwell(); why != "" {
@@ -59,6 +71,16 @@ func (h *Hub) handler() (http.Handler, error) {
 	return mux, nil
 }
 
+// sessionKey is the console's. It comes from the key that the hubs of a cluster share, so that
+// a session opens at each of them, and ends with that key.
+func (h *Hub) sessionKey() ([]byte, error) {
+	seed, err := h.bus.Signer().Seed()
+	if err != nil {
+		return nil, fmt.Errorf("key of the console's sessions: %w", err)
+	}
+	return hkdf.Key(sha256.New, seed, nil, "selvedge console sessions", 32)
+}
+
 // unwell says why nodes are better sent to another hub; empty: all is well. The reconciler
 // being away is no such reason, once it was there.
 func (h *Hub) unwell() string {
@@ -79,6 +101,7 @@ func (h *Hub) measured() http.Handler {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.MustRegister(h.bus.Collectors()...)
 	r.MustRegister(h.status.Collectors()...)
+	r.MustRegister(h.ops.Collectors()...)
 	r.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_roster_age_seconds", Help: "Time since the reconciler last told something."}, func() float64 {
 			v := h.follow.View()

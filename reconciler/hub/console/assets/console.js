@@ -1,0 +1,133 @@
+// What htmx does not do: the banner while the hub is away, the log, keys, and small buttons.
+"use strict";
+(() => {
+  const banner = document.getElementById("banner");
+  const leave = () => { location.href = "/login?ended=1&next=" + encodeURIComponent(location.pathname + location.search); };
+
+  // --- is the hub there? ---
+  let asking = null, heard = Date.now();
+  const here = () => { banner.hidden = true; document.body.classList.remove("offline"); };
+  const away = () => { banner.hidden = false; document.body.classList.add("offline"); };
+  const ask = async () => {
+    asking = null;
+    try {
+      const r = await fetch("/ping", { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(5000) });
+      if (r.status === 401) { leave(); return; }
+      if (r.ok) { here(); return; }
+    } catch { /* it is away */ }
+    away();
+    later(2000);
+  };
+  const later = (ms) => { asking ??= setTimeout(ask, ms); };
+  const on = (name, f) => document.body.addEventListener(name, f);
+  on("htmx:sseError", () => later(300));
+  on("htmx:sendError", () => later(0));
+  on("htmx:sseOpen", (e) => {
+    heard = Date.now();
+    here();
+    const s = e.detail.source;
+    if (s.known) return;
+    s.known = true;
+    s.addEventListener("beat", () => { heard = Date.now(); });
+    s.addEventListener("signedout", leave);
+    s.addEventListener("reload", () => location.reload());
+  });
+  addEventListener("offline", () => later(0));
+  addEventListener("online", () => later(0));
+  setInterval(() => { if (document.querySelector("[sse-connect]") && Date.now() - heard > 35000) later(0); }, 5000);
+
+  // --- notices, copying, confirmations ---
+  on("click", (e) => {
+    const t = e.target.closest("[data-dismiss],[data-copy],[data-log-open]");
+    if (!t) return;
+    if (t.dataset.copy !== undefined) {
+      navigator.clipboard.writeText(t.dataset.copy).then(() => { t.textContent = "Copied"; setTimeout(() => { t.textContent = "Copy"; }, 1500); });
+    } else if (t.dataset.logOpen !== undefined) {
+      e.preventDefault();
+      openLog(t.dataset.logOpen);
+    } else {
+      t.parentElement.remove();
+    }
+  });
+  on("htmx:afterRequest", (e) => {
+    if (e.target.matches?.("form[popover]")) e.target.hidePopover();
+    for (const n of document.querySelectorAll("[data-notice]:not(.bad,[data-timed])")) {
+      n.dataset.timed = "1";
+      setTimeout(() => n.remove(), 8000);
+    }
+  });
+
+  // --- keys: / searches, j and k walk through rows ---
+  addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input,select,textarea,[popover]")) return;
+    if (e.key === "/") {
+      const s = document.querySelector("[data-search]");
+      if (s) { e.preventDefault(); s.focus(); s.select(); }
+    } else if (e.key === "j" || e.key === "k") {
+      const all = [...document.querySelectorAll("[data-rows] tbody tr a:first-of-type")].filter((a) => a.closest("tr").querySelector("a") === a);
+      if (!all.length) return;
+      const at = all.indexOf(document.activeElement?.closest("tr")?.querySelector("a"));
+      all[Math.max(0, Math.min(all.length - 1, at + (e.key === "j" ? 1 : -1)))].focus();
+    }
+  });
+
+  // --- the log ---
+  const bar = document.querySelector("[data-log]");
+  let openLog = () => {};
+  if (bar) {
+    const part = (name) => document.querySelector("[data-log-" + name + "]");
+    const box = part("lines"), state = part("state"), source = part("source"), start = part("start"), follow = part("follow"), previous = part("previous"), wrap = part("wrap");
+    const most = 5000; // lines that are kept
+    let stream = null, waiting = [], tail = "", drawn = 0;
+    const say = (text) => { state.textContent = text; };
+    const draw = () => {
+      drawn = 0;
+      const lines = (tail + waiting.join("")).split("\n");
+      waiting = [];
+      tail = lines.pop();
+      if (tail.length > 65536) { lines.push(tail); tail = ""; }
+      const fresh = document.createDocumentFragment();
+      for (const l of lines.slice(-most)) {
+        const d = document.createElement("div");
+        d.textContent = l;
+        fresh.append(d);
+      }
+      box.append(fresh);
+      while (box.childElementCount > most) box.firstElementChild.remove();
+      if (follow.checked) box.scrollTop = box.scrollHeight;
+    };
+    const stop = (text) => {
+      stream?.close();
+      stream = null;
+      start.textContent = "Show";
+      if (tail || waiting.length) { waiting.push("\n"); draw(); }
+      say(text);
+    };
+    const begin = () => {
+      stream?.close();
+      box.replaceChildren();
+      waiting = []; tail = "";
+      say("Connecting …");
+      start.textContent = "Stop";
+      const s = stream = new EventSource(bar.dataset.log + "?" + source.value + (previous.checked ? "&previous=true" : ""));
+      const take = (name, f) => s.addEventListener(name, (e) => { if (stream === s) f(e); });
+      take("open", () => { if (s.readyState === 1) say(previous.checked ? "Reading …" : "Live"); });
+      take("lines", (e) => { waiting.push(JSON.parse(e.data)); drawn ||= requestAnimationFrame(draw); });
+      take("end", (e) => stop(JSON.parse(e.data)));
+      take("signedout", leave);
+      take("error", () => { stop("The log broke off: the hub cannot be reached. Show it again when it is back."); later(0); });
+    };
+    start.addEventListener("click", () => { if (stream) stop("Stopped"); else begin(); });
+    for (const x of [source, previous]) x.addEventListener("change", begin);
+    wrap.addEventListener("change", () => box.classList.toggle("wrap", wrap.checked));
+    follow.addEventListener("change", () => { if (follow.checked) box.scrollTop = box.scrollHeight; });
+    box.addEventListener("wheel", (e) => { if (e.deltaY < 0) follow.checked = false; }, { passive: true });
+    openLog = (q) => {
+      source.value = q;
+      previous.checked = false;
+      begin();
+      document.getElementById("log").scrollIntoView({ block: "start" });
+      box.focus({ preventScroll: true });
+    };
+  }
+})();

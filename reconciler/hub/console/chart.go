@@ -1,0 +1,124 @@
+package console
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"selvedge/schema/hubapi"
+)
+
+// chart is the last hour of a figure, for an SVG of 600 by 100 units that is stretched.
+type chart struct {
+	Title     string
+	Line      string // points of polylines, one a gap-free stretch, as a path
+	Area      string
+	Top       string // the scale's end
+	Half      string
+	Limit     string // the machine's own, if it is the scale's end
+	Now       string
+	Most      string
+	Label     string // for those who do not see it
+	gridlines []int
+}
+
+const (
+	chartWide = 600
+	chartHigh = 100
+	chartSpan = time.Hour
+	chartGap  = 3 * time.Minute // without a sample the line breaks
+)
+
+// newChart draws samples up to a limit that is known, or to a round number above the most.
+func newChart(title string, samples []hubapi.Sample, now time.Time, limit float64, value func(hubapi.Sample) float64, text func(float64) string) chart {
+	c := chart{Title: title}
+	most, last := 0.0, 0.0
+	for _, s := range samples {
+		last = value(s)
+		most = math.Max(most, last)
+	}
+	top := ceiling(most)
+	if limit > 0 {
+		top = math.Max(limit, most)
+		c.Limit = text(limit)
+	}
+	if top <= 0 {
+		top = 1
+	}
+	c.Top, c.Half, c.Now, c.Most = text(top), text(top/2), text(last), text(most)
+	c.Label = fmt.Sprintf("%s over the last hour: now %s, at most %s, of %s", title, c.Now, c.Most, c.Top)
+	var line, area strings.Builder
+	var began, before float64
+	open := false
+	var at time.Time
+	for _, s := range samples {
+		age := now.Sub(s.Time)
+		if age > chartSpan || age < -time.Minute {
+			continue
+		}
+		x := float64(chartWide) * (1 - age.Seconds()/chartSpan.Seconds())
+		y := float64(chartHigh) * (1 - value(s)/top)
+		if open && s.Time.Sub(at) > chartGap {
+			fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)
+			open = false
+		}
+		if !open {
+			fmt.Fprintf(&line, "M%.1f %.1f", x, y)
+			fmt.Fprintf(&area, "M%.1f %.1f", x, y)
+			began, open = x, true
+		} else {
+			fmt.Fprintf(&line, "L%.1f %.1f", x, y)
+			fmt.Fprintf(&area, "L%.1f %.1f", x, y)
+		}
+		before, at = x, s.Time
+	}
+	if open {
+		fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)
+	}
+	c.Line, c.Area = line.String(), area.String()
+	return c
+}
+
+// ceiling is the next of 1, 2, 5 times a power of ten.
+func ceiling(f float64) float64 {
+	if f <= 0 {
+		return 0
+	}
+	p := math.Pow(10, math.Floor(math.Log10(f)))
+	for _, m := range []float64{1, 2, 5} {
+		if f <= m*p {
+			return m * p
+		}
+	}
+	return 10 * p
+}
+
+// spark is a small line without a scale, of 60 by 16 units.
+type spark struct{ Line string }
+
+func newSpark(samples []hubapi.Sample) (s spark) {
+	if len(samples) < 2 {
+		return s
+	}
+	samples = samples[max(0, len(samples)-60):]
+	most := 0.0
+	for _, p := range samples {
+		most = math.Max(most, p.CPU)
+	}
+	if most <= 0 {
+		most = 1
+	}
+	var b strings.Builder
+	first, last := samples[0].Time, samples[len(samples)-1].Time
+	wide := math.Max(1, last.Sub(first).Seconds())
+	for i, p := range samples {
+		verb := "L"
+		if i == 0 {
+			verb = "M"
+		}
+		fmt.Fprintf(&b, "%s%.1f %.1f", verb, 60*p.Time.Sub(first).Seconds()/wide, 15-14*p.CPU/most)
+	}
+	s.Line = b.String()
+	return s
+}
