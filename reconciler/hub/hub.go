@@ -220,7 +220,7 @@ func (h *Hub) openRegistry() error {
 			}
 			n, ok := h.follow.View().Node(name)
 			if !ok || n.PublicKey != key {
-				return "", roster.Node{}, errors.New("Git no longer lists this node with this key")
+				return "", roster.Node{}, errors.New("this node, with this key, is no longer in Git")
 			}
 			return name, n, nil
 		},

@@ -40,12 +40,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// settings are what the hub's process is told.
+type settings struct {
+	DataDir, Listen string
+	URLs            []string
+	Reconciler      string
+}
+
 func beHub(text string) int {
-	var cfg hub.Config
-	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+	var s settings
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -70,7 +78,6 @@ type bed struct {
 	pin    string
 	hub    *exec.Cmd
 	log    *safeBuffer
-	mu     sync.Mutex
 	nodes  map[string]roster.Node
 	keys   map[string]nkeys.KeyPair
 	tokens map[string]string // identity → text
@@ -158,7 +165,7 @@ func (b *bed) tell(e roster.Event) {
 
 func (b *bed) start() {
 	b.t.Helper()
-	cfg, err := json.Marshal(hub.Config{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
+	cfg, err := json.Marshal(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
 	must(b.t, err)
 	b.hub = exec.Command(os.Args[0])
 	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
