@@ -25,7 +25,7 @@ const (
 var (
 	ErrNoBearer = errors.New("no bearer: ask for one at /auth/token")
 	ErrBearer   = errors.New("the bearer is not valid or has expired: ask for another at /auth/token")
-	ErrRemoved  = errors.New("Git does not list this key for this node any more")
+	ErrRemoved  = errors.New("this key is not in Git for this node any more")
 )
 
 func (e *Enrol) makeBearer(node, publicKey string, expires time.Time) (string, error) {
