@@ -67,17 +67,21 @@ that join lines pin.`,
 	f.StringArrayVar(&o.cfg.BusServers, "bus", nil, "external NATS server, wss:// for nodes and tls:// for the hub; may be given again (default: embedded)")
 	f.StringVar(&o.cfg.BusCA, "bus-ca", "", "PEM file of the CA of the external NATS servers")
 	f.StringVar(&o.cfg.BusListen, "bus-listen", "", "address where nodes may also connect to the bus without WebSocket, over TLS (default: none)")
+	f.IntVar(&o.cfg.MaxConnsPerSource, "max-connections-per-source", hub.DefaultMaxConnsPerSource, "connections that one IPv4 address, or IPv6 /64, may have at once; raise it if more nodes share one")
+	f.IntVar(&o.cfg.AuthPerSource, "auth-per-source", 100, "requests below /auth/ a second that are answered to one such address; bursts are twenty times as large")
 	f.StringVar(&o.cfg.Metrics, "metrics", "", "address on loopback that serves /metrics without a token (default: only on the one port, with one)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log more")
 	return c
 }
 
 // collect has garbage collected sooner than Go does: ten thousand connections hold much that
-// does not change.
+// does not change. GOGC and GOMEMLIMIT say otherwise.
 const collect = 50
 
 func (o *options) run(ctx context.Context) error {
-	debug.SetGCPercent(collect)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collect)
+	}
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
 
+	"selvedge/internal/serve"
+	"selvedge/reconciler/hub/bus"
 	"selvedge/reconciler/hub/registry"
 )
 
@@ -31,6 +34,13 @@ type Config struct {
 	BusCA      string
 	BusListen  string // for nodes without WebSocket; empty: none
 
+	// MaxConnsPerSource is how many connections one IPv4 address or IPv6 /64 may have at once;
+	// more are closed. A plant's nodes may all sit behind one address. 0 means 5,000.
+	MaxConnsPerSource int
+	// AuthPerSource is how many requests below /auth/ a second are answered to one such source;
+	// bursts are twenty times as large. 0 means 100.
+	AuthPerSource int
+
 	Metrics string // host:port on loopback, or "": only on the one port, for those who see the platform
 	Log     *slog.Logger
 }
@@ -42,10 +52,30 @@ type States struct {
 	CredentialsFile string // one line: user:password, or Bearer and a token
 }
 
+// DefaultMaxConnsPerSource is Config.MaxConnsPerSource if none is given.
+const DefaultMaxConnsPerSource = 5000
+
 // ErrConfig marks settings that cannot be right.
 var ErrConfig = errors.New("wrong setting")
 
 func (c *Config) check() error {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("%w: --listen %q; give HOST:PORT, or :PORT", ErrConfig, c.Listen)
+	}
+	if c.Metrics != "" {
+		if err := serve.CheckListen(c.Metrics, false); err != nil {
+			return fmt.Errorf("%w: --metrics %s; without a token they are served on loopback only, as on 127.0.0.1:9465", ErrConfig, c.Metrics)
+		}
+	}
+	if c.MaxConnsPerSource < 0 || c.AuthPerSource < 0 {
+		return fmt.Errorf("%w: --max-connections-per-source and --auth-per-source are numbers above zero", ErrConfig)
+	}
+	if c.MaxConnsPerSource == 0 {
+		c.MaxConnsPerSource = DefaultMaxConnsPerSource
+	}
+	if err := bus.CheckServers(c.BusServers); err != nil {
+		return fmt.Errorf("%w: --bus: %w", ErrConfig, err)
+	}
 	if len(c.URLs) == 0 {
 		return fmt.Errorf("%w: under which address do nodes and people dial the hub? --url https://hub.example:8443", ErrConfig)
 	}

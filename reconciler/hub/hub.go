@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,10 +55,11 @@ type Hub struct {
 	server   *serve.Server
 	metrics  *serve.Server // nil: none apart
 	began    time.Time
+	close    func() error
 }
 
 // New opens files and ports. Close what it returns, unless Run is called.
-func New(cfg Config) (_ *Hub, err error) {
+func New(cfg Config) (*Hub, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -67,14 +70,10 @@ func New(cfg Config) (_ *Hub, err error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	h := &Hub{cfg: cfg, log: cfg.Log, began: time.Now()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.Close())
-		}
-	}()
+	h.close = sync.OnceValue(h.giveBack)
 	for _, step := range []func() error{h.openCert, h.openRoster, h.openBus, h.openStatus, h.openEnrol, h.openRegistry, h.openOps, h.listen} {
 		if err := step(); err != nil {
-			return h, err
+			return nil, errors.Join(err, h.Close())
 		}
 	}
 	h.follow.OnDelta(h.changed)
@@ -96,7 +95,10 @@ func (h *Hub) openCert() (err error) {
 
 func (h *Hub) openRoster() (err error) {
 	h.follow, err = follow.New(follow.Config{URL: h.cfg.Reconciler, TLS: h.cfg.ReconcilerTLS, Cache: h.path("roster.json"), Log: h.log})
-	return err
+	if err != nil {
+		return fmt.Errorf("%w: --reconciler: %w", ErrConfig, err)
+	}
+	return nil
 }
 
 func (h *Hub) openBus() (err error) {
@@ -141,6 +143,8 @@ func (h *Hub) openEnrol() (err error) {
 	}
 	h.enrol = enrol.New(enrol.Config{
 		Hub: h.cfg.URLs, Signer: h.bus.Signer, Bucket: h.bus.Bucket, BusToken: h.bus.NodeToken,
+		Ready: func() bool { return h.follow.View().Loaded },
+		Rate:  enrol.Rate{Source: h.cfg.AuthPerSource},
 		Node: func(publicKey string) (string, bool) {
 			name, _, ok := h.follow.View().NodeByKey(publicKey)
 			return name, ok
@@ -243,13 +247,9 @@ func (h *Hub) listen() error {
 	}
 	h.server, err = serve.Listen(serve.Config{
 		Addr: h.cfg.Listen, Handler: handler, GetCertificate: h.cert.Get, HTTP2: true,
-		MaxConnsPerSource: 0, // plants sit behind one address; who proves nothing is bounded further in
-		Log:               h.log,
+		MaxConnsPerSource: h.cfg.MaxConnsPerSource, Log: h.log,
 	})
 	if err != nil || h.cfg.Metrics == "" {
-		return err
-	}
-	if err := serve.CheckListen(h.cfg.Metrics, false); err != nil {
 		return err
 	}
 	h.metrics, err = serve.Listen(serve.Config{Addr: h.cfg.Metrics, Handler: h.measured(), Log: h.log})
@@ -310,9 +310,19 @@ func (h *Hub) Run(ctx context.Context) error {
 	return err
 }
 
-// Close gives back what New opened.
-func (h *Hub) Close() error {
+// Close gives back what New opened. Run does it, too.
+func (h *Hub) Close() error { return h.close() }
+
+func (h *Hub) giveBack() error {
 	var errs []error
+	for _, s := range []*serve.Server{h.server, h.metrics} {
+		if s == nil {
+			continue
+		}
+		if err := s.Close(); !errors.Is(err, net.ErrClosed) { // Run closes it
+			errs = append(errs, err)
+		}
+	}
 	if h.status != nil {
 		errs = append(errs, h.status.Close())
 	}

@@ -196,7 +196,8 @@ func (h *hub) start(ctx context.Context) error {
 	}
 	h.url = "https://" + addr
 	data := filepath.Join(h.dir, "hub")
-	if h.hub, err = h.spawn("selvedge-hub", "run", "--data", data, "--listen", addr, "--url", h.url, "--reconciler", "unix:"+filepath.Join(h.data, "hub.sock")); err != nil {
+	if h.hub, err = h.spawn("selvedge-hub", "run", "--data", data, "--listen", addr, "--url", h.url, "--reconciler", "unix:"+filepath.Join(h.data, "hub.sock"),
+		"--max-connections-per-source", "30000"); err != nil {
 		return err
 	}
 	h.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // a hub of our own, on loopback

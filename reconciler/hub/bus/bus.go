@@ -126,6 +126,12 @@ func New(c Config) (*Bus, error) {
 	return b, nil
 }
 
+// CheckServers tells what is wrong with a Config.Servers.
+func CheckServers(all []string) error {
+	_, _, err := splitServers(all)
+	return err
+}
+
 // splitServers tells addresses for nodes from those for the hub.
 func splitServers(all []string) (nodes, own []*url.URL, err error) {
 	for _, text := range all {

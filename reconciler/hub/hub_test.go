@@ -1,0 +1,115 @@
+package hub
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func good(t *testing.T) Config {
+	dir := t.TempDir()
+	return Config{DataDir: filepath.Join(dir, "hub"), Listen: "127.0.0.1:0", URLs: []string{"https://Hub.Example:8443/"}, Reconciler: "unix:" + filepath.Join(dir, "hub.sock"),
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+}
+
+func TestWrongSettings(t *testing.T) {
+	for what, change := range map[string]func(*Config){
+		"no URL":                    func(c *Config) { c.URLs = nil },
+		"http":                      func(c *Config) { c.URLs = []string{"http://hub.example"} },
+		"a path":                    func(c *Config) { c.URLs = []string{"https://hub.example/x"} },
+		"a user":                    func(c *Config) { c.URLs = []string{"https://a@hub.example"} },
+		"no host":                   func(c *Config) { c.URLs = []string{"https://:8443"} },
+		"no reconciler":             func(c *Config) { c.Reconciler = "" },
+		"a relative socket":         func(c *Config) { c.Reconciler = "unix:hub.sock" },
+		"https without certificate": func(c *Config) { c.Reconciler = "https://reconciler.example" },
+		"half a pair":               func(c *Config) { c.CertFile = "x" },
+		"listen":                    func(c *Config) { c.Listen = "nonsense" },
+		"metrics for all":           func(c *Config) { c.Metrics = "0.0.0.0:0" },
+		"bus":                       func(c *Config) { c.BusServers = []string{"tls://nats.example:4222"} },
+		"fewer than no connections": func(c *Config) { c.MaxConnsPerSource = -1 },
+		"states":                    func(c *Config) { c.States = &States{URL: "http://registry.example"} },
+	} {
+		c := good(t)
+		change(&c)
+		h, err := New(c)
+		if !errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if h != nil {
+			t.Errorf("%s: a hub, that nobody will close", what)
+		}
+	}
+}
+
+// TestFailedNewGivesBack fails late, and needs files and port to be free again.
+func TestFailedNewGivesBack(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := good(t)
+	c.Listen = free.Addr().String()
+	free.Close()
+
+	bad := c
+	bad.Metrics = taken.Addr().String() // what is opened last
+	if h, err := New(bad); err == nil || h != nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Fatal(h, err)
+	}
+	h, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := c
+	other.Listen = "127.0.0.1:0"
+	if second, err := New(other); err == nil || second != nil {
+		t.Error("two hubs work in one directory")
+	}
+	for range 2 {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	h, err = New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDamagedFiles needs an error that names the file, not a hub that forgets or hangs.
+func TestDamagedFiles(t *testing.T) {
+	for _, name := range []string{"bus/keys/bus.json", "cert/ca.pem"} {
+		c := good(t)
+		h, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
+		path := filepath.Join(c.DataDir, name)
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if h, err := New(c); err == nil {
+			h.Close()
+			t.Errorf("%s: a hub with another key than nodes know", name)
+		} else if !strings.Contains(err.Error(), filepath.Base(name)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
