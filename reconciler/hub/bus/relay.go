@@ -49,7 +49,8 @@ func (p *pair) run(reply []byte) {
 		defer p.close()
 		relay(p.server, p.node, &meter{tokens: meterBurst, last: time.Now()})
 	}()
-	if !p.handshake() {
+	_, said, _ := bytes.Cut(reply, []byte("\r\n\r\n"))
+	if !p.handshake(said) {
 		return
 	}
 	p.known()
@@ -58,15 +59,12 @@ func (p *pair) run(reply []byte) {
 	relay(p.node, p.server, nil)
 }
 
-// pong is what a server says first to a client that it knows: until then it answers with INFO
-// or an error only.
-var pong = []byte("PONG\r\n")
-
-// handshake passes on what the server says until it knows the node.
-func (p *pair) handshake() bool {
+// handshake passes on what the server says until it knows the node; said was passed on before.
+func (p *pair) handshake(said []byte) bool {
+	g := &greeting{}
+	known := g.welcome(said)
 	buf := make([]byte, 2*parked)
-	var tail []byte
-	for {
+	for !known {
 		n, err := p.server.Read(buf)
 		if n > 0 {
 			if _, err := p.node.Write(buf[:n]); err != nil {
@@ -76,12 +74,9 @@ func (p *pair) handshake() bool {
 		if err != nil {
 			return false
 		}
-		seen := append(tail, buf[:n]...)
-		if bytes.Contains(seen, pong) {
-			return true
-		}
-		tail = bytes.Clone(seen[max(0, len(seen)-len(pong)+1):])
+		known = g.welcome(buf[:n])
 	}
+	return true
 }
 
 // relay copies from src to dst until either ends, as fast as m lets it.
