@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,6 +29,9 @@ func statusCommand() *cobra.Command {
 			}
 			var s hub.Status
 			if err := control.Ask(c.Context(), data(c), http.MethodGet, "/status", &s); err != nil {
+				if errors.Is(err, control.ErrNotRunning) {
+					return fmt.Errorf("%w; start one with 'selvedge-hub run', or name its directory with --data", err)
+				}
 				return fmt.Errorf("hub in %s: %w", data(c), err)
 			}
 			if output == "json" {

@@ -11,7 +11,7 @@ import (
 
 var (
 	block = regexp.MustCompile("(?ms)^```(?:sh|ini)\n(.*?)^```")
-	ours  = regexp.MustCompile(`(?:^|[\s;&|(/=])(selvedge(?:-reconciler|-edge)?) ([^|;&>)\n]*)`)
+	ours  = regexp.MustCompile(`(?:^|[\s;&|(/=])(selvedge(?:-reconciler|-hub|-edge)?) ([^|;&>)\n]*)`)
 	link  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 

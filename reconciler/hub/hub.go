@@ -89,7 +89,9 @@ func (h *Hub) openCert() (err error) {
 	if c.CertFile == "" {
 		c.Dir, c.Names = h.path(CertDir), h.cfg.names()
 	}
-	h.cert, err = cert.Open(c)
+	if h.cert, err = cert.Open(c); err != nil && c.CertFile != "" {
+		return fmt.Errorf("%w (--tls-cert %s, --tls-key %s)", err, c.CertFile, c.KeyFile)
+	}
 	return err
 }
 
