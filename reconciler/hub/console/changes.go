@@ -20,7 +20,7 @@ func changesPage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{title: "Changes", nav: "changes", frame: "changes", parts: []part{{"list", changesList{l.Items, x.pager(len(l.Items), l.Total, l.Continue)}}}}, nil
+	return &view{title: "Changes", nav: "changes", frame: "changes", every: 2 * time.Second, parts: []part{{"list", changesList{l.Items, x.pager(len(l.Items), l.Total, l.Continue)}}}}, nil
 }
 
 type changeDetail struct {
@@ -64,7 +64,7 @@ func changePage(x *exchange) (*view, error) {
 	if title == "" {
 		title = "Change " + short(ch.Hash)
 	}
-	return &view{title: title, nav: "changes", frame: "change", data: d, parts: []part{{"detail", d}}}, nil
+	return &view{title: title, nav: "changes", frame: "change", data: d, parts: []part{{"detail", d}}, every: 2 * time.Second}, nil
 }
 
 type pendingList struct {

@@ -29,8 +29,8 @@
     if (s.known) return;
     s.known = true;
     s.addEventListener("beat", () => { heard = Date.now(); });
-    s.addEventListener("signedout", leave);
-    s.addEventListener("reload", () => location.reload());
+    s.addEventListener("signedout", () => { s.close(); leave(); });
+    s.addEventListener("reload", () => { s.close(); location.reload(); });
   });
   addEventListener("offline", () => later(0));
   addEventListener("online", () => later(0));
