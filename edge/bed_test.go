@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -40,6 +41,7 @@ type bed struct {
 	cfg   edge.Config
 	key   string // public
 	log   *logs
+	agent *edge.Agent // started last
 
 	answer atomic.Pointer[http.HandlerFunc] // in place of the store's; nil: the store's
 	asked  atomic.Int64                     // for states
@@ -113,7 +115,8 @@ func (b *bed) start() {
 	b.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- edge.New(b.cfg).Run(ctx) }()
+	b.agent = edge.New(b.cfg)
+	go func(a *edge.Agent) { done <- a.Run(ctx) }(b.agent)
 	b.stop = func() {
 		cancel()
 		select {
@@ -283,7 +286,7 @@ func (b *bed) hold(reason string) {
 func (b *bed) wake() {
 	b.Helper()
 	var none struct{}
-	if err := control.Ask(b.Context(), b.cfg.Dir, http.MethodPost, "/wake", &none); err != nil && !errors.Is(err, control.ErrNotRunning) {
+	if err := control.Ask(b.Context(), b.cfg.Dir, http.MethodPost, "/wake", &none); err != nil && !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, io.EOF) { // it may end meanwhile
 		b.Fatal(err)
 	}
 }

@@ -59,6 +59,7 @@ type Agent struct {
 
 	ready    atomic.Bool // opened
 	trustDue atomic.Bool // new root documents were announced
+	counts   counts
 
 	slots sync.Mutex // held over a look at the store's slots and the transition that follows from it
 
@@ -171,9 +172,16 @@ func (a *Agent) read() (err error) {
 
 func (a *Agent) open() (err error) {
 	dir := a.cfg.Dir
-	if a.store, err = store.Open(store.Config{Dir: filepath.Join(dir, storeDir), Node: a.settings.Node, Key: a.key, Now: a.cfg.Now}); err != nil {
+	st, err := store.Open(store.Config{Dir: filepath.Join(dir, storeDir), Node: a.settings.Node, Key: a.key, Now: a.cfg.Now})
+	if err != nil {
 		return err
 	}
+	ap := apply.New(apply.Config{
+		Runtime: a.cfg.Runtime, FilesDir: filepath.Join(dir, "files"), Drift: a.cfg.Drift, Log: a.cfg.Log,
+	})
+	a.mu.Lock() // a monitor may be asking about the run before this one
+	a.store, a.apply = st, ap
+	a.mu.Unlock()
 	for _, p := range a.store.Status().Problems {
 		a.cfg.Log.Warn("store", "problem", p)
 	}
@@ -184,9 +192,6 @@ func (a *Agent) open() (err error) {
 			a.root = a.first
 		}
 	}
-	a.apply = apply.New(apply.Config{
-		Runtime: a.cfg.Runtime, FilesDir: filepath.Join(dir, "files"), Drift: a.cfg.Drift, Log: a.cfg.Log,
-	})
 	cfg := a.settings.pull()
 	cfg.Now = a.store.Now
 	if len(a.settings.Hubs) > 0 {

@@ -1,9 +1,11 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"selvedge/edge/mirror"
 	"selvedge/edge/pull"
 	"selvedge/edge/uplink"
+	"selvedge/internal/atomicfile"
 	"selvedge/internal/backoff"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/wire"
@@ -36,11 +39,14 @@ func (a *Agent) openHub() (err error) {
 		return err
 	}
 	a.hub.tokens = auth.NewKeeper(a.hub.client, a.granted)
-	a.hub.link = uplink.New(uplink.Config{
+	link := uplink.New(uplink.Config{
 		Node: a.settings.Node, Auth: a.hub.client, Tokens: a.hub.tokens, Sign: a.key.Sign,
 		Status: a.Report, Granted: a.remote, Hands: hands{a},
 		Notice: a.noticed, Linked: a.linked, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
+	a.mu.Lock()
+	a.hub.link = link
+	a.mu.Unlock()
 	return nil
 }
 
@@ -128,7 +134,7 @@ func (a *Agent) mirroring(ctx context.Context) error {
 		pause := time.Minute
 		g, err := a.hub.tokens.Renewed(ctx, 0.8)
 		if err == nil {
-			err = mirror.Write(a.cfg.HostsDir, mirror.Via{Hub: g.Hub, CAFile: a.settings.hubCA(a.cfg.Dir), Bearer: g.Bearer}, g.Images)
+			err = a.mirror(g)
 			pause = min(time.Minute, max(time.Second, g.For/20)) // another question may bring a new token meanwhile
 		} else {
 			pause = max(time.Second, a.hub.tokens.Soon())
@@ -144,6 +150,20 @@ func (a *Agent) mirroring(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// mirror writes the settings for a token. A pinned certificate becomes a file: containerd knows no pins.
+func (a *Agent) mirror(g auth.Grant) error {
+	via := mirror.Via{Hub: g.Hub, CAFile: a.settings.hubCA(a.cfg.Dir), Bearer: g.Bearer}
+	if ca := a.hub.client.CA(); via.CAFile == "" && ca != nil {
+		via.CAFile = filepath.Join(a.cfg.Dir, hubCAFile)
+		if before, err := os.ReadFile(via.CAFile); err != nil || !bytes.Equal(before, ca) {
+			if err := atomicfile.Write(via.CAFile, ca, 0o600); err != nil {
+				return fmt.Errorf("keep the hub's CA: %w", err)
+			}
+		}
+	}
+	return mirror.Write(a.cfg.HostsDir, via, g.Images)
 }
 
 // live reports whether a hub tells of changes.

@@ -149,21 +149,39 @@ func TestJoinAfterALostAnswer(t *testing.T) {
 	}
 }
 
-// A key that was put into Git by hand works through the hub, too.
+// A key that was put into Git by hand works through the hub, too: with its CA as a file, or pinned.
 func TestByHand(t *testing.T) {
-	b, h := withHub(t)
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	os.WriteFile(ca, h.CA, 0o600)
-	public, err := edge.Init(b.cfg.Dir, edge.Settings{Node: "gw-1", Hubs: []string{h.URL}, HubCA: ca}, b.cloud.Docs[0])
-	if err != nil {
-		t.Fatal(err)
+	for _, pinned := range []bool{false, true} {
+		t.Run(map[bool]string{false: "file", true: "pin"}[pinned], func(t *testing.T) {
+			b, h := withHub(t)
+			h.Images = []string{"registry.example"}
+			ca := filepath.Join(t.TempDir(), "ca.pem")
+			os.WriteFile(ca, h.CA, 0o600)
+			s := edge.Settings{Node: "gw-1", Hubs: []string{h.URL}, HubCA: ca}
+			if pinned {
+				s.HubCA, s.HubPin, ca = "", h.Pin, filepath.Join(b.cfg.Dir, "hub-ca.pem")
+			}
+			public, err := edge.Init(b.cfg.Dir, s, b.cloud.Docs[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.key = public
+			b.start()
+			b.until("it to be told", func() bool { return strings.Contains(b.status().Hub.Error, "no node in Git") })
+			h.Approve(public, "gw-1")
+			b.publish(1, app("a", "1"))
+			b.good(1)
+			b.until("images to come through the hub, whose CA containerd reads from a file", func() bool {
+				c, err := os.ReadFile(filepath.Join(b.cfg.HostsDir, "registry.example", "hosts.toml"))
+				kept, _ := os.ReadFile(ca)
+				return err == nil && strings.Contains(string(c), ca) && string(kept) == string(h.CA)
+			})
+		})
 	}
-	b.key = public
-	b.start()
-	b.until("it to be told", func() bool { return strings.Contains(b.status().Hub.Error, "no node in Git") })
-	h.Approve(public, "gw-1")
-	b.publish(1, app("a", "1"))
-	b.good(1)
+	b, h := withHub(t)
+	if _, err := edge.Init(b.cfg.Dir, edge.Settings{Node: "gw-1", Hubs: []string{h.URL}, HubPin: "sha256:1"}, b.cloud.Docs[0]); !errors.Is(err, edge.ErrSettings) {
+		t.Errorf("a pin that is none: %v", err)
+	}
 }
 
 // A hub tells of changes: nothing is polled between, and nothing waits for a poll.

@@ -192,7 +192,11 @@ func (a *Agent) joining(ctx context.Context) error {
 		pause := backoff.Jitter(a.cfg.Interval)
 		if join.Is(err, wire.ProblemPending) {
 			retry.Reset()
-			err = fmt.Errorf("%w: it waits for approval: selvedge node approve %s", err, a.settings.Code)
+			next := "selvedge node approve " + a.settings.Code
+			if a.settings.Code == "" {
+				next = "selvedge node pending"
+			}
+			err = fmt.Errorf("%w: it waits for approval: %s", err, next)
 		} else if pause = retry.Next(); join.Is(err, wire.ProblemUnknownNode) {
 			err = fmt.Errorf("%w: the request was dropped, or never heard; run 'selvedge-edge join' again with a new token, or put the public key into Git", err)
 		}

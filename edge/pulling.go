@@ -112,6 +112,7 @@ func (p *poller) round(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return 0 // asked to look again, or to end
 	}
+	a.counts.pulls.Add(1)
 	if err != nil {
 		return p.failed(err)
 	}
@@ -147,6 +148,7 @@ func (p *poller) failed(err error) time.Duration {
 		p.a.contact(err)
 		return backoff.Jitter(p.a.cfg.Interval)
 	}
+	p.a.counts.pullErrors.Add(1)
 	p.a.lost(err)
 	pause := p.retry.Next()
 	var e *pull.Error

@@ -23,6 +23,8 @@ type gauge struct {
 	usage      wire.Usage
 	conditions []wire.Condition
 	containers map[string]wire.Usage // by ID
+	runtime    string                // its program's name and version
+	asked      time.Time             // for that
 	since      map[string]time.Time  // of conditions
 }
 
@@ -46,12 +48,17 @@ func (g *gauge) look(rt apply.Runtime, apps []apply.App) {
 	g.usage, g.conditions = g.meter.Usage()
 	g.containers = map[string]wire.Usage{}
 	g.at = time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if v, ok := rt.(apply.Versioner); ok && (g.asked.IsZero() || time.Since(g.asked) > time.Minute) { // it may be upgraded under us
+		if version, err := v.Version(ctx); err == nil {
+			g.runtime, g.asked = version, time.Now()
+		}
+	}
 	meter, ok := rt.(apply.Meter)
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
 	for _, app := range apps {
 		for _, c := range app.Containers {
 			if c.State != apply.Running || c.ID == "" {
@@ -76,14 +83,11 @@ func (a *Agent) Report() wire.Status {
 	usage := g.usage
 	w := wire.Status{
 		Node:    s.Node,
-		Agent:   wire.Agent{Version: version.Version, Started: a.started.UTC().Round(0), Memory: resident()},
+		Agent:   wire.Agent{Version: version.Version, Started: a.started.UTC().Round(0), Runtime: g.runtime, Memory: resident()},
 		Machine: g.machine, Usage: &usage, State: state(s), Well: s.Well(), Why: s.Why(),
 	}
 	if a.ready.Load() {
 		w.Remote = a.remote()
-	}
-	if rt, ok := a.cfg.Runtime.(interface{ Version() string }); ok {
-		w.Agent.Runtime = rt.Version()
 	}
 	for _, app := range s.Apply.Apps {
 		x := wire.App{Name: app.Name, Healthy: app.Healthy}

@@ -28,9 +28,13 @@ type Settings struct {
 	AllowHTTP       bool   `json:"allowHTTP,omitempty"`
 	Fingerprint     string `json:"fingerprint"` // of the first root document, which was pinned
 
-	Hubs  []string `json:"hubs,omitempty"`  // https://host[:port], tried in turn
-	HubCA string   `json:"hubCA,omitempty"` // PEM file, in the agent's directory unless absolute; empty: the system's certificates
-	Code  string   `json:"code,omitempty"`  // of the request to join
+	Hubs []string `json:"hubs,omitempty"` // https://host[:port], tried in turn
+	// HubCA is a PEM file, in the agent's directory unless absolute. HubPin is sha256:… of a
+	// certificate that the hub's goes back to, in its place. With neither: the system's certificates.
+	HubCA  string `json:"hubCA,omitempty"`
+	HubPin string `json:"hubPin,omitempty"`
+
+	Code string `json:"code,omitempty"` // of the request to join
 }
 
 const (
@@ -108,7 +112,7 @@ func (s Settings) check() error {
 		return fmt.Errorf("%w: node name %q: want lower-case letters, digits and dashes, at most 63, a letter or digit first", ErrSettings, s.Node)
 	}
 	if len(s.Hubs) > 0 {
-		if _, err := auth.New(auth.Config{Hubs: s.Hubs}); err != nil {
+		if _, err := auth.New(auth.Config{Hubs: s.Hubs, Pin: s.HubPin}); err != nil {
 			return fmt.Errorf("%w: %w", ErrSettings, err)
 		}
 		if s.Registry == "" {
@@ -132,7 +136,7 @@ func (s Settings) client(dir string, key *identity.Key, now func() time.Time) (*
 			return nil, fmt.Errorf("the hub's CA: %w", err)
 		}
 	}
-	return auth.New(auth.Config{Hubs: s.Hubs, CA: ca, PublicKey: key.Public(), Sign: key.Sign, Now: now})
+	return auth.New(auth.Config{Hubs: s.Hubs, CA: ca, Pin: s.HubPin, PublicKey: key.Public(), Sign: key.Sign, Now: now})
 }
 
 // from names where states come from, for people.

@@ -62,11 +62,12 @@ func (a *Agent) Status() Status {
 	if a.key != nil {
 		s.PublicKey = a.key.Public()
 	}
+	ready, st, ap := a.ready.Load(), a.store, a.apply
 	a.mu.Unlock()
-	if !a.ready.Load() {
+	if !ready {
 		return s // there is no store before there is a name
 	}
-	s.Store, s.Apply = a.store.Status(), a.apply.Status()
+	s.Store, s.Apply = st.Status(), ap.Status()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Update = a.next
@@ -186,6 +187,9 @@ func (a *Agent) alarm(r *Refusal) {
 	}
 	a.refused = r
 	a.mu.Unlock()
+	if r != nil {
+		a.counts.refusals.Add(1)
+	}
 	if r != nil && (was == nil || was.Message != r.Message) {
 		a.event(wire.Event{Severity: "error", Reason: "Refused", Generation: r.Generation, Message: r.Message})
 		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "err", r.Message)

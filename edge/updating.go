@@ -306,6 +306,7 @@ func (a *Agent) goBack(ctx context.Context, s verify.State, why error) bool {
 
 // reject refuses a state for good and says so.
 func (a *Agent) reject(s verify.State, why error) {
+	a.counts.rollbacks.Add(1)
 	a.cfg.Log.Error("state failed; going back to the last good one", "generation", s.Generation(), "digest", s.Digest(), "err", why)
 	a.event(wire.Event{Severity: "error", Reason: "RolledBack", Generation: s.Generation(), Message: why.Error()})
 	if err := a.store.Reject(s.Digest(), why.Error()); err != nil {

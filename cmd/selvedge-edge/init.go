@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ func initCommand() *cobra.Command {
 root document, and prints the public key to be put into Git. It may be run again to change
 where states are pulled from; it never replaces a key or a root. It dials nobody; with a join
 line, 'selvedge-edge join' does it all.`,
-		Example: `  selvedge-edge init --node gw-7 --hub https://hub.example --ca ca.pem --root 1.root.json --fingerprint sha256:…
+		Example: `  selvedge-edge init --node gw-7 --hub https://hub.example --ca sha256:… --root 1.root.json --fingerprint sha256:…
   selvedge-edge init --node gw-7 --registry https://selvedge.example --root 1.root.json --fingerprint sha256:…`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -34,6 +35,12 @@ line, 'selvedge-edge join' does it all.`,
 			doc, err := readBounded(root, trust.MaxSize)
 			if err != nil {
 				return fmt.Errorf("root document: %w", err)
+			}
+			if strings.HasPrefix(s.CAFile, "sha256:") {
+				if len(s.Hubs) == 0 || s.Registry != "" {
+					return exit.Usagef("--ca sha256:… is for a hub; give the PEM file for --registry; see 'selvedge-edge init --help'")
+				}
+				s.HubPin, s.CAFile = s.CAFile, ""
 			}
 			for _, f := range []*string{&s.CAFile, &s.CredentialsFile} {
 				if *f == "" {
@@ -66,7 +73,7 @@ line, 'selvedge-edge join' does it all.`,
 	f.StringVar(&s.Prefix, "prefix", "", "prefix of the repositories, as the reconciler has it")
 	f.StringVar(&root, "root", "", "the platform's first root document, 1.root.json (required)")
 	f.StringVar(&s.Fingerprint, "fingerprint", "", "what 'selvedge keys root show' prints; refuses any other root document")
-	f.StringVar(&s.CAFile, "ca", "", "PEM file of the CA that the certificates of registry and hub are checked against")
+	f.StringVar(&s.CAFile, "ca", "", "what the certificates of hub and registry go back to: a PEM file, or, for a hub alone, sha256:… of a certificate (default: the system's)")
 	f.StringVar(&s.CredentialsFile, "credentials", "", "file with 'user:password' or 'Bearer TOKEN' for the registry, mode 0600")
 	f.BoolVar(&s.AllowHTTP, "plain-http", false, "allow http:// beyond loopback: states stay signed, but anyone can read them")
 	return c

@@ -43,7 +43,7 @@ it on containerd. Without a network it keeps running, and starts after a reboot,
 Exit codes: 0 done, 1 the node is not well, 2 wrong usage, 3 the environment.`,
 	}
 	root.PersistentFlags().String("dir", "/var/lib/selvedge-edge", "directory of the agent: key, trust, states, files")
-	root.AddCommand(joinCommand(), initCommand(), runCommand(), statusCommand(), holdCommand(), releaseCommand(), &cobra.Command{
+	root.AddCommand(joinCommand(), introduceCommand(), initCommand(), runCommand(), statusCommand(), holdCommand(), releaseCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +24,7 @@ func runCommand() *cobra.Command {
 	var rt containerd.Config
 	var interval time.Duration
 	var verbose bool
+	var monitor metricsOptions
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent until told to stop",
@@ -34,6 +37,9 @@ and applies them. Containers keep running when the agent stops.`,
 				level = slog.LevelDebug
 			}
 			debug.SetGCPercent(collect)
+			if err := monitor.check(); err != nil {
+				return err
+			}
 			d, err := filepath.Abs(dir(c))
 			if err != nil {
 				return err
@@ -53,7 +59,12 @@ and applies them. Containers keep running when the agent stops.`,
 			}
 			runtime := containerd.New(rt)
 			defer runtime.Close()
-			return edge.New(edge.Config{Dir: d, Runtime: runtime, Interval: interval, Log: log, HostsDir: rt.HostsDir, Journal: kept}).Run(c.Context())
+			agent := edge.New(edge.Config{Dir: d, Runtime: runtime, Interval: interval, Log: log, HostsDir: rt.HostsDir, Journal: kept})
+			ctx, stop := context.WithCancel(c.Context())
+			var asked sync.WaitGroup
+			asked.Go(func() { monitor.serve(ctx, agent.Metrics(), log) })
+			defer func() { stop(); asked.Wait() }()
+			return agent.Run(ctx)
 		},
 	}
 	f := c.Flags()
@@ -65,6 +76,7 @@ and applies them. Containers keep running when the agent stops.`,
 	f.StringVar(&rt.Bridge, "bridge", "selvedge0", "name of the containers' bridge")
 	f.StringVar(&rt.Subnet, "subnet", "", "subnet of the bridge (default: a free one, chosen once)")
 	f.DurationVar(&interval, "interval", 15*time.Second, "how often to ask a registry that does not hold requests until something changes")
+	monitor.flags(f)
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return c
 }

@@ -65,3 +65,10 @@ type Meter interface {
 	// the time since it was asked last; the first time, since the start.
 	Usage(ctx context.Context, id string) (wire.Usage, error)
 }
+
+// Versioner is a Runtime that tells which program it is.
+type Versioner interface {
+	// Version is a name and a version, e.g. containerd 1.6.20. An error matches
+	// ErrUnavailable if nobody answers.
+	Version(ctx context.Context) (string, error)
+}

@@ -107,6 +107,29 @@ func TestStreamsEndWithTheConnection(t *testing.T) {
 	}
 }
 
+// A node that is out says so once, however often it asks.
+func TestOneCauseIsSaidOnce(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	public, _ := r.key.PublicKey()
+	r.hub.Lock()
+	delete(r.hub.Nodes, public)
+	r.hub.Unlock()
+	g, _, _ := r.keeper.Last()
+	r.keeper.Stale(g.Bus)
+	r.hub.Cut()
+	const cause = "no node in Git has this key"
+	r.until("the cause", func() bool { return strings.Contains(r.up.Link().Why, cause) })
+	since, asked := r.up.Link().Since, r.hub.Count(wire.PathToken)
+	r.until("more questions", func() bool { return r.hub.Count(wire.PathToken) >= asked+2 })
+	if l := r.up.Link(); !l.Since.Equal(since) || strings.Count(l.Why, "hub ") != 1 {
+		t.Errorf("%+v", l)
+	}
+	if n := strings.Count(r.log.String(), cause); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
 // The link flaps; the node is there afterwards.
 func TestFlapping(t *testing.T) {
 	r := newRig(t)

@@ -145,6 +145,7 @@ func (u *Uplink) granted(m *nats.Msg, r request) bool {
 }
 
 func (u *Uplink) denied(r request) {
+	u.refused.Add(1)
 	reason := map[string]string{wire.VerbLogs: "LogsDenied", wire.VerbExec: "ExecDenied", wire.VerbRestart: "RestartDenied"}[r.verb]
 	u.Event(wire.Event{Severity: "warning", Reason: reason, App: Line(r.app, 100), Container: Line(r.container, 100),
 		Message: Line(fmt.Sprintf("%s asked for %s; remote.%s is not granted", Line(r.by, 200), Line(r.what, 300), r.verb), 700)})

@@ -32,6 +32,8 @@ type rig struct {
 	key nkeys.KeyPair
 	log *safe
 
+	keeper *auth.Keeper
+
 	mu      sync.Mutex
 	remote  nodestate.Remote
 	status  wire.Status
@@ -58,7 +60,8 @@ func newRig(t *testing.T, change ...func(*rig, *uplink.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := uplink.Config{Node: "gw-1", Auth: client, Tokens: auth.NewKeeper(client, nil), Sign: r.key.Sign,
+	r.keeper = auth.NewKeeper(client, nil)
+	cfg := uplink.Config{Node: "gw-1", Auth: client, Tokens: r.keeper, Sign: r.key.Sign,
 		Status:  func() wire.Status { r.mu.Lock(); defer r.mu.Unlock(); return r.status },
 		Granted: func() nodestate.Remote { r.mu.Lock(); defer r.mu.Unlock(); return r.remote },
 		Hands:   r, Notice: func(n wire.Notice) { r.mu.Lock(); defer r.mu.Unlock(); r.notices = append(r.notices, n) },

@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	randv2 "math/rand/v2"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,6 +58,7 @@ type Config struct {
 
 	Interval time.Duration // between statuses; 0 means wire.StatusInterval
 	Retry    time.Duration // the most between attempts to connect; 0 means 30 s
+	Ping     time.Duration // between questions whether the hub is still there, of which two may stay without an answer; 0 means 20 s
 	idle     time.Duration // of streams; tests shorten it
 	proxy    func(*url.URL) (*url.URL, error)
 }
@@ -87,6 +88,7 @@ type Uplink struct {
 	round   int    // grows when all are to be sent again
 	work    sync.WaitGroup
 	asked   atomic.Int64 // restarts on their way
+	refused atomic.Uint64
 	limit   limiter
 }
 
@@ -103,6 +105,9 @@ func New(cfg Config) *Uplink {
 	}
 	if cfg.Retry <= 0 {
 		cfg.Retry = 30 * time.Second
+	}
+	if cfg.Ping <= 0 {
+		cfg.Ping = 20 * time.Second
 	}
 	if cfg.idle <= 0 {
 		cfg.idle = wire.StreamIdle * time.Second
@@ -132,6 +137,9 @@ func (u *Uplink) Link() Link {
 	defer u.mu.Unlock()
 	return Link{Connected: u.up, Hub: u.hub, Why: u.why, Since: u.since, Streams: len(u.streams)}
 }
+
+// Denied returns how many requests, and streams on their way, were not granted by the state.
+func (u *Uplink) Denied() uint64 { return u.refused.Load() }
 
 // Changed says that status, or what the state grants, may differ: a status is sent soon, and
 // streams that are not granted any more end.
@@ -174,15 +182,28 @@ func (u *Uplink) note(err error) {
 	if err == nil {
 		return
 	}
+	why := reason(err)
 	u.mu.Lock()
-	again := u.why == err.Error()
+	again := u.why == why
 	if !again {
-		u.why, u.since = err.Error(), time.Now()
+		u.why, u.since = why, time.Now()
 	}
 	u.mu.Unlock()
 	if !again {
-		u.cfg.Log.Warn("no live connection to a hub; running on", "err", err)
+		u.cfg.Log.Warn("no live connection to a hub; running on", "err", why)
 	}
+}
+
+// ownPort is this side of a connection, other each time: one cause must be one text.
+var ownPort = regexp.MustCompile(`[^ ]+:[0-9]+->`)
+
+// reason is why there is no connection, the same for the same cause, whoever met it.
+func reason(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if !strings.HasPrefix(text, "hub ") { // as those of package auth do, which the library hands on
+		text = "hub: " + text
+	}
+	return ownPort.ReplaceAllString(text, "")
 }
 
 // connection is one connection of the library's, which reconnects by itself, until it gives up.
@@ -193,7 +214,7 @@ func (u *Uplink) connection(ctx context.Context) error {
 	closed := make(chan struct{})
 	conn, err := nats.Connect(strings.Join(busURLs(u.cfg.Auth.Hubs()), ","), u.options(ctx, closed)...)
 	if err != nil {
-		return fmt.Errorf("hub: %w", err)
+		return err
 	}
 	u.mu.Lock()
 	u.conn, u.closing = conn, false
@@ -213,7 +234,7 @@ func (u *Uplink) connection(ctx context.Context) error {
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-closed:
-			err = errors.Join(errors.New("hub: the live connection was closed"), conn.LastError())
+			err = errors.Join(errors.New("the live connection was closed"), conn.LastError())
 		}
 		cancel()
 		wg.Wait()
@@ -286,7 +307,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		nats.CustomReconnectDelay(u.delay),
 		nats.Timeout(10 * time.Second),
 		nats.SetCustomDialer(dialer{ctx, u.cfg.proxy}),
-		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.PingInterval(u.cfg.Ping), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(30 * time.Second),
 		nats.NoCallbacksAfterClientClose(),
 		nats.ConnectHandler(u.connected),
@@ -333,7 +354,7 @@ func (u *Uplink) disconnected(err error) {
 	u.mu.Lock()
 	u.up = false
 	u.mu.Unlock()
-	u.note(fmt.Errorf("hub: %w", err))
+	u.note(err)
 	// frames and credit may be lost on the way: nobody can go on with such a stream
 	u.endStreams(errors.New("the node's connection was interrupted"), func(*stream) bool { return true })
 	u.cfg.Linked(false)
@@ -346,7 +367,7 @@ func (u *Uplink) failed(err error) {
 		if g, ok, _ := u.cfg.Tokens.Last(); ok {
 			u.cfg.Tokens.Stale(g.Bus)
 		}
-		u.note(fmt.Errorf("hub: %w", err))
+		u.note(err)
 	case errors.Is(err, nats.ErrSlowConsumer):
 		u.cfg.Log.Warn("the hub sends more than is read; some of it is dropped")
 	case errors.Is(err, nats.ErrPermissionViolation):
@@ -356,7 +377,7 @@ func (u *Uplink) failed(err error) {
 		up := u.up
 		u.mu.Unlock()
 		if !up {
-			u.note(fmt.Errorf("hub: %w", err))
+			u.note(err)
 		}
 	}
 }

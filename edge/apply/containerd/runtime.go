@@ -59,8 +59,8 @@ type Config struct {
 	Log       *slog.Logger  // nil means slog.Default()
 }
 
-// Runtime implements apply.Runtime, Watcher, Execer, StreamExecer, Tailer, LogReader, Meter
-// and Pruner.
+// Runtime implements apply.Runtime, Watcher, Execer, StreamExecer, Tailer, LogReader, Meter,
+// Versioner and Pruner.
 type Runtime struct {
 	c    Config
 	log  *slog.Logger
@@ -90,6 +90,7 @@ var (
 	_ apply.LogReader    = (*Runtime)(nil)
 	_ apply.StreamExecer = (*Runtime)(nil)
 	_ apply.Meter        = (*Runtime)(nil)
+	_ apply.Versioner    = (*Runtime)(nil)
 )
 
 // New prepares a Runtime; it does not connect. Close it after use.

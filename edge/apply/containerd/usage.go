@@ -72,6 +72,19 @@ func (r *Runtime) Usage(ctx context.Context, id string) (wire.Usage, error) {
 	return u, nil
 }
 
+// Version asks containerd which one it is.
+func (r *Runtime) Version(ctx context.Context) (string, error) {
+	ctx, c, err := r.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	v, err := c.Version(ctx)
+	if err != nil {
+		return "", r.wrap("ask containerd for its version", err)
+	}
+	return "containerd " + strings.TrimPrefix(v.Version, "v"), nil
+}
+
 // cores returns the processors in use since the last look.
 func (s *samples) cores(id string, now sample, started time.Time) float64 {
 	s.mu.Lock()

@@ -134,3 +134,6 @@ func (f *Fake) Usage(_ context.Context, id string) (wire.Usage, error) {
 	}
 	return wire.Usage{CPU: 0.25, Memory: 10 << 20, MemoryLimit: 64 << 20, NetRx: 1000, NetTx: 2000}, nil
 }
+
+// Version is this fake's own.
+func (f *Fake) Version(context.Context) (string, error) { return "fake 1", nil }
