@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"selvedge/internal/serve"
 	"selvedge/reconciler/hub/bus"
@@ -43,6 +44,9 @@ type Config struct {
 
 	Metrics string // host:port on loopback, or "": only on the one port, for those who see the platform
 	Log     *slog.Logger
+	// Now is the clock of what is told and of what expires, for tests; the bus and TLS have the
+	// machine's. nil: time.Now.
+	Now func() time.Time `json:"-"`
 }
 
 // States is a registry of states.

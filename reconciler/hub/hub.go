@@ -66,6 +66,9 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -116,7 +119,7 @@ func (h *Hub) openBus() (err error) {
 			return ok && n.PublicKey == publicKey
 		},
 		Twice: func(node string) {
-			h.status.Note(node, wire.Event{Time: time.Now(), Severity: "error", Reason: "TwoMachines",
+			h.status.Note(node, wire.Event{Time: h.cfg.Now(), Severity: "error", Reason: "TwoMachines",
 				Message: "two machines use this node's key: a copied disk, or a stolen key; give one of them a key of its own"})
 		},
 		Log: h.log,
@@ -129,14 +132,14 @@ func (h *Hub) openBus() (err error) {
 }
 
 func (h *Hub) openStatus() (err error) {
-	if h.status, err = status.Open(status.Config{Path: h.path("status.db"), Log: h.log}); err != nil {
+	if h.status, err = status.Open(status.Config{Path: h.path("status.db"), Log: h.log, Now: h.cfg.Now}); err != nil {
 		return err
 	}
 	return h.bus.Subscribe(h.status.Report, h.status.Events, h.status.Presence)
 }
 
 func (h *Hub) openEnrol() (err error) {
-	if h.audit, err = audit.Open(audit.Config{Path: h.path(auditFile), Log: h.log}); err != nil {
+	if h.audit, err = audit.Open(audit.Config{Path: h.path(auditFile), Log: h.log, Now: h.cfg.Now}); err != nil {
 		return err
 	}
 	transport, base, err := h.states()
@@ -146,6 +149,7 @@ func (h *Hub) openEnrol() (err error) {
 	h.enrol = enrol.New(enrol.Config{
 		Hub: h.cfg.URLs, Signer: h.bus.Signer, Bucket: h.bus.Bucket, BusToken: h.bus.NodeToken,
 		Ready: func() bool { return h.follow.View().Loaded },
+		Now:   h.cfg.Now,
 		Rate:  enrol.Rate{Source: h.cfg.AuthPerSource},
 		Node: func(publicKey string) (string, bool) {
 			name, _, ok := h.follow.View().NodeByKey(publicKey)
@@ -237,7 +241,7 @@ func (h *Hub) openRegistry() error {
 func (h *Hub) openOps() error {
 	h.ops = ops.New(ops.Config{
 		Follow: h.follow, Bus: h.bus, Enrol: h.enrol, Status: h.status, Audit: h.audit,
-		Hub: h.cfg.URLs[0], CA: h.cert.Fingerprint(), Log: h.log,
+		Hub: h.cfg.URLs[0], CA: h.cert.Fingerprint(), Log: h.log, Now: h.cfg.Now,
 	})
 	return nil
 }

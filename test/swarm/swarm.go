@@ -38,10 +38,15 @@ type Config struct {
 	Members  []Member
 	Rate     int           // connections begun a second; 0 means 500
 	Interval time.Duration // between statuses; 0 means wire.StatusInterval
+	Retry    time.Duration // the most between attempts to connect; 0 means 30 s
+	Ping     time.Duration // between questions whether the hub is there; 0 means 20 s
+	Clock    time.Duration // how far the members' clocks are ahead
+	Runs     int64         // generation that they run from the start
 	Apps     int           // of a container each, in every status; 0 means 2
 	Granted  nodestate.Remote
 	Notice   func(node string, n wire.Notice, at time.Time) // may be nil
 	Logs     func(ctx context.Context, r wire.LogsRequest, w io.Writer) error
+	Exec     func(ctx context.Context, r wire.ExecRequest, t uplink.Terminal) (int, error)
 	Log      *slog.Logger // nil: none
 }
 
@@ -101,7 +106,9 @@ func (s *Swarm) node(m Member) (*node, error) {
 		return nil, err
 	}
 	n := &node{Member: m, s: s}
-	client, err := auth.New(auth.Config{Hubs: s.cfg.Hubs, Pin: s.cfg.Pin, PublicKey: public, Sign: m.Key.Sign})
+	n.generation.Store(s.cfg.Runs)
+	now := func() time.Time { return time.Now().Add(s.cfg.Clock) }
+	client, err := auth.New(auth.Config{Hubs: s.cfg.Hubs, Pin: s.cfg.Pin, PublicKey: public, Sign: m.Key.Sign, Now: now})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +122,7 @@ func (s *Swarm) node(m Member) (*node, error) {
 	n.up = uplink.New(uplink.Config{
 		Node: m.Name, Auth: client, Tokens: keeper, Sign: m.Key.Sign,
 		Status: n.status, Granted: func() nodestate.Remote { return s.cfg.Granted }, Hands: hands{s},
-		Notice: n.notice, Interval: s.cfg.Interval, Log: s.cfg.Log,
+		Notice: n.notice, Interval: s.cfg.Interval, Retry: s.cfg.Retry, Ping: s.cfg.Ping, Now: now, Log: s.cfg.Log,
 		Linked: func(up bool) {
 			if n.connected.Swap(up) != up {
 				if up {
@@ -204,8 +211,11 @@ func (h hands) Logs(ctx context.Context, r wire.LogsRequest, w io.Writer) error 
 	return h.s.cfg.Logs(ctx, r, w)
 }
 
-func (hands) Exec(context.Context, wire.ExecRequest, uplink.Terminal) (int, error) {
-	return 0, errors.New("a node of the swarm has no containers")
+func (h hands) Exec(ctx context.Context, r wire.ExecRequest, t uplink.Terminal) (int, error) {
+	if h.s.cfg.Exec == nil {
+		return 0, errors.New("a node of the swarm has no containers")
+	}
+	return h.s.cfg.Exec(ctx, r, t)
 }
 
 func (hands) Restart(context.Context, wire.RestartRequest) error {
