@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -19,15 +21,16 @@ import (
 	"selvedge/schema/fleet"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/nodestate"
+	"selvedge/schema/wire"
 )
 
 func nodeApproveCommand() *cobra.Command {
 	var f hubFlags
 	var w changeFlags
 	var all bool
-	var name, workspace string
+	var name, workspace, file, guide string
 	c := &cobra.Command{
-		Use:   "approve CODE… | approve --all",
+		Use:   "approve CODE… | approve --all | approve --file FILE",
 		Short: "Commit the files that let waiting nodes in",
 		Long: `approve writes WORKSPACE/node-NAME.cue for each node, with its keys and what its guide in the repo
 says, checks the whole working tree as 'selvedge validate' does, and commits these files and
@@ -35,44 +38,89 @@ nothing else, with your identity, hooks and signature. The merge of that commit 
 approve pushes only with --push.
 
 A name of a node that is in the repo without an identity gives that node its keys. Compare the
-codes with those that the nodes show.`,
-		Example:           "  selvedge node approve 7KQ2-M9XD\n  selvedge node approve 7KQ2-M9XD --name gw-7 --dry-run",
+codes with those that the nodes show.
+
+A node that reaches no hub is approved by the file that 'selvedge-edge introduce' wrote there: --file,
+with --name, and with --workspace or --guide. No hub is asked then.`,
+		Example:           "  selvedge node approve 7KQ2-M9XD\n  selvedge node approve 7KQ2-M9XD --name gw-7 --dry-run\n  selvedge node approve --file gw-7.json --name gw-7 --workspace folders/plant-a/line-1",
 		ValidArgsFunction: completeWith(&f, pendingCodes),
-		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
-			if (len(args) == 0) == !all {
-				return exit.Usagef("give codes, or --all; 'selvedge node pending' lists them")
-			}
-			if name != "" && (all || len(args) > 1) {
-				return exit.Usagef("--name is for a single code")
-			}
-			bench, err := w.open(c.Context())
-			if err != nil {
+	}
+	byCode := f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+		if (len(args) == 0) == !all {
+			return exit.Usagef("give codes, or --all; 'selvedge node pending' lists them")
+		}
+		if name != "" && (all || len(args) > 1) {
+			return exit.Usagef("--name is for a single code")
+		}
+		bench, err := w.open(c.Context())
+		if err != nil {
+			return err
+		}
+		defer bench.close()
+		waiting, err := hub.Pending(c.Context())
+		if err != nil {
+			return err
+		}
+		chosen := waiting.Items
+		if !all {
+			if chosen, err = choose(waiting.Items, args); err != nil {
 				return err
 			}
-			defer bench.close()
-			waiting, err := hub.Pending(c.Context())
-			if err != nil {
-				return err
-			}
-			chosen := waiting.Items
-			if !all {
-				if chosen, err = choose(waiting.Items, args); err != nil {
-					return err
-				}
-			}
-			if len(chosen) == 0 {
-				return exit.With(exit.Findings, errors.New("no node waits"))
-			}
-			return approve(c, bench, chosen, name, workspace)
-		}),
+		}
+		if len(chosen) == 0 {
+			return exit.With(exit.Findings, errors.New("no node waits"))
+		}
+		return approve(c, bench, chosen, name, workspace)
+	})
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if file == "" && guide == "" {
+			return byCode(c, args)
+		}
+		if file == "" || len(args) > 0 || all || name == "" || (workspace == "") == (guide == "") {
+			return exit.Usagef("with --file give --name, and either --workspace or --guide, and no code")
+		}
+		p, err := introduced(file, guide)
+		if err != nil {
+			return err
+		}
+		bench, err := w.open(c.Context())
+		if err != nil {
+			return err
+		}
+		defer bench.close()
+		return approve(c, bench, []hubapi.Pending{p}, name, workspace)
 	}
 	f.register(c)
 	w.register(c)
 	c.Flags().BoolVar(&all, "all", false, "all nodes that wait")
 	c.Flags().StringVar(&name, "name", "", "name of the node; default: what the guide's prefix and the code make")
 	c.Flags().StringVarP(&workspace, "workspace", "w", "", "workspace for the node, below the guide's folder")
+	c.Flags().StringVar(&file, "file", "", "approve by the file that 'selvedge-edge introduce' wrote on the node")
+	c.Flags().StringVar(&guide, "guide", "", "with --file: guide whose labels and defaults the node gets, SCOPE/NAME")
 	c.Flags().BoolVar(&w.yes, "yes", false, "do not ask")
 	return c
+}
+
+// introduced reads the file of a node that reaches no hub.
+func introduced(file, guide string) (p hubapi.Pending, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return p, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, wire.MaxIntroduction+1)) // one more: then it is refused
+	if err != nil {
+		return p, err
+	}
+	i, err := wire.ParseIntroduction(b)
+	if err != nil {
+		return p, exit.With(exit.Findings, fmt.Errorf("%s: %w", file, err))
+	}
+	p = hubapi.Pending{Code: path.Base(file), PublicKey: i.PublicKey, Recipient: i.Recipient, Machine: i.Machine}
+	if guide != "" {
+		p.Guide, p.Scope = guide, path.Dir(guide)
+	}
+	return p, nil
 }
 
 // choose finds codes among those that wait. People may leave out the hyphen.
@@ -144,7 +192,9 @@ func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, work
 // entry decides what is written for a node that waits: its name, its place and the guide's
 // defaults. What the hub says of it is checked against the repo.
 func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry, error) {
-	p.Guide = path.Base(p.Guide) // SCOPE/NAME
+	if p.Guide != "" {
+		p.Guide = path.Base(p.Guide) // SCOPE/NAME
+	}
 	e := &nodeEntry{name: cmp.Or(name, p.Name), publicKey: p.PublicKey, recipient: p.Recipient, guide: p.Guide}
 	if !nodestate.ValidNode(e.name) {
 		return nil, fmt.Errorf("%q cannot be a node's name; give one with --name: small letters, digits and hyphens", e.name)
@@ -163,6 +213,12 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 		}
 	}
 	places := guidePlaces(f, p)
+	if p.Guide == "" { // by a file: anywhere
+		if src := f.Workspaces[workspace]; src == nil || src.Unit == nil {
+			return nil, fmt.Errorf("%s is no accepted workspace of this clone; 'selvedge validate' tells more", workspace)
+		}
+		places = []string{workspace}
+	}
 	if len(places) == 0 {
 		for ws, src := range f.Workspaces {
 			if src.Unit == nil && (p.Scope == "" || ws == p.Scope || strings.HasPrefix(ws, p.Scope+"/")) {

@@ -27,7 +27,11 @@ type nodeEntry struct {
 // source is the node's file, in the style of the repo.
 func (e *nodeEntry) source() ([]byte, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "package fleet\n\n// Joined by guide %s.\nnode: %s: {\n", literal.String.Quote(e.guide), literal.String.Quote(e.name))
+	how := "Approved by its file."
+	if e.guide != "" {
+		how = "Joined by guide " + literal.String.Quote(e.guide) + "."
+	}
+	fmt.Fprintf(&b, "package fleet\n\n// %s\nnode: %s: {\n", how, literal.String.Quote(e.name))
 	if len(e.labels) > 0 {
 		var fields []string
 		for _, k := range slices.Sorted(maps.Keys(e.labels)) {
