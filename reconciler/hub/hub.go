@@ -169,19 +169,23 @@ func (h *Hub) openEnrol() (err error) {
 		Trust:  trustFrom(transport, base, h.prefix),
 		Rejected: func(event string, attrs ...any) {
 			h.log.Warn(event, attrs...)
-			h.record(event, attrs)
+			detail := event
+			for i := 0; i+1 < len(attrs); i += 2 {
+				detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
+			}
+			h.record(hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeRefused, Detail: detail})
+		},
+		Joined: func(p hubapi.Pending, by string) {
+			h.record(hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeDone, Scope: p.Scope, Node: p.Name, Remote: p.Address,
+				Detail: fmt.Sprintf("waits as %s by guide %s with a token of %s, key %s", p.Code, p.Guide, by, p.PublicKey)})
 		},
 		Log: h.log,
 	})
 	return nil
 }
 
-// record writes into the audit log what strangers tried.
-func (h *Hub) record(event string, attrs []any) {
-	e := hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeRefused, Detail: event}
-	for i := 0; i+1 < len(attrs); i += 2 {
-		e.Detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
-	}
+// record writes into the audit log what nodes did, and what strangers tried.
+func (h *Hub) record(e hubapi.AuditEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := h.audit.Append(ctx, e); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,16 +150,106 @@ func TestAuditIsNotFlooded(t *testing.T) {
 	at := time.Now()
 	w.now = func() time.Time { return at }
 	e := w.hub(nil)
-	for range rejectsBurst + 100 {
-		e.rejects.add(httptest.NewRequest(http.MethodPost, wire.PathJoin, nil), "join", "reason", "x")
+	refuse := func(stranger bool, n int) string {
+		for range n {
+			e.rejects.add(httptest.NewRequest(http.MethodPost, wire.PathJoin, nil), stranger, "join", "reason", "x")
+		}
+		return w.rejections()
 	}
-	if n := strings.Count(w.rejections(), "join"); n != rejectsBurst {
-		t.Errorf("%d", n)
+	if n := strings.Count(refuse(true, strangersHits+100), "join"); n != strangersHits {
+		t.Errorf("strangers wrote %d lines", n)
 	}
-	w.setClock(time.Minute)
-	e.rejects.add(httptest.NewRequest(http.MethodPost, wire.PathJoin, nil), "join")
-	if got := w.rejections(); !strings.Contains(got, "dropped 100") && !strings.Contains(got, "dropped100") {
-		t.Errorf("%q", got)
+	if n := strings.Count(refuse(false, rejectsBurst+100), "join"); n != rejectsBurst {
+		t.Errorf("%d lines: strangers must not hide what is done with tokens", n)
+	}
+	at = at.Add(time.Hour)
+	for _, stranger := range []bool{true, false} {
+		if got := refuse(stranger, 1); !strings.Contains(got, "dropped 100") && !strings.Contains(got, "dropped100") {
+			t.Errorf("%q", got)
+		}
+	}
+	// day after day
+	lines := 0
+	for range 24 * 60 {
+		at = at.Add(time.Minute)
+		lines += strings.Count(refuse(true, 100), "join")
+	}
+	if lines > 24*60+strangersHits {
+		t.Errorf("strangers wrote %d lines in a day", lines)
+	}
+}
+
+// TestStrangersDoNotHideTokens: what is tried without a join token is told apart.
+func TestStrangersDoNotHideTokens(t *testing.T) {
+	w := newWorld(t)
+	at := time.Now()
+	w.now = func() time.Time { return at }
+	e := w.hub(nil)
+	token := w.tokens(e, "folders/lab/box", 1)[0]
+	if a := newNode(t).join(e, token); a.status != 200 {
+		t.Fatal(a)
+	}
+	for range strangersHits + 10 {
+		q := newNode(t).request("join_x")
+		q.Signature = ""
+		ask(t, e, http.MethodPost, wire.PathJoin, q)
+	}
+	if n := strings.Count(w.rejections(), "signature"); n != strangersHits {
+		t.Errorf("%d lines of strangers", n)
+	}
+	if a := newNode(t).join(e, token); a.status != 403 {
+		t.Fatal(a)
+	}
+	if got := w.rejections(); !strings.Contains(got, "used by") {
+		t.Errorf("a token that is used twice is not told: %q", got)
+	}
+}
+
+// TestJoinedIsTold: who waits, by whose token, once.
+func TestJoinedIsTold(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	var told []string
+	e := w.hub(func(c *Config) {
+		c.Joined = func(p hubapi.Pending, by string) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, p.Guide+" "+p.PublicKey+" "+by)
+		}
+	})
+	n, token := newNode(t), w.tokens(e, "folders/lab/box", 1)[0]
+	for range 2 {
+		if a := n.join(e, token); a.status != 200 {
+			t.Fatal(a)
+		}
+	}
+	newNode(t).join(e, token)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != 1 || !strings.HasPrefix(told[0], "folders/lab/box "+n.public+" ") || strings.HasSuffix(told[0], " ") {
+		t.Errorf("%q", told)
+	}
+}
+
+// TestCountNeedsAWholeCopy: a copy that began anew has nobody in it yet, which is not room.
+func TestCountNeedsAWholeCopy(t *testing.T) {
+	p := pending{now: time.Now, known: func(string) (string, bool) { return "", false }, byKey: map[string]request{}}
+	waits := func(key string, revision uint64) request {
+		r := request{Pending: hubapi.Pending{PublicKey: key, Guide: "box", Expires: time.Now().Add(time.Hour)}, revision: revision}
+		p.byKey[key], p.seen = r, revision
+		return r
+	}
+	waits("a", 1)
+	b := waits("b", 2)
+	if over, known := p.over(b, 2, 1); !over || !known {
+		t.Error("one too many is let in")
+	}
+	if over, known := p.over(b, 2, 2); over || !known {
+		t.Error("there was room")
+	}
+	p.start(nil)
+	if _, known := p.over(b, 2, 1); known {
+		t.Error("counted in an empty copy")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
 )
@@ -48,7 +49,8 @@ type Config struct {
 	Prefix func() string
 	Trust  func(ctx context.Context) ([][]byte, error) // the root documents
 
-	Rejected func(event string, attrs ...any) // for audit and log; bounded: what is too much is counted only. nil: Log
+	Rejected func(event string, attrs ...any)       // for audit and log; bounded: what is too much is counted only. nil: Log
+	Joined   func(p hubapi.Pending, givenBy string) // for audit: a node waits, by a join token that somebody gave; may be nil
 	// Source tells where a request comes from; nil: from its peer. A hub behind a proxy says it here.
 	Source func(*http.Request) netip.Addr
 	Rate   Rate

@@ -104,7 +104,10 @@ var (
 )
 
 // refusal is why a join does not count: for the log, never for who asks.
-type refusal struct{ reason string }
+type refusal struct {
+	reason   string
+	stranger bool // the token was never given, or is forgotten
+}
 
 func (r *refusal) Error() string { return r.reason }
 
@@ -120,7 +123,7 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := e.verify(q.PublicKey, signature64(q.Signature), func(hub string) []byte { return wire.JoinMessage(hub, q) }); err != nil {
-		e.rejects.add(r, "join", "reason", "signature", "key", q.PublicKey)
+		e.rejects.add(r, true, "join", "reason", "signature", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: err.Error()})
 		return
 	}
@@ -132,11 +135,11 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		answer(w, wire.Joined{Code: code})
 	case errors.As(err, &no):
-		e.rejects.add(r, "join", "reason", no.reason, "key", q.PublicKey, "token", "sha256:"+hashOf(q.Token)[:16])
+		e.rejects.add(r, no.stranger, "join", "reason", no.reason, "key", q.PublicKey, "token", "sha256:"+hashOf(q.Token)[:16])
 		problem(w, hubapi.Problem{Status: http.StatusForbidden, Type: wire.ProblemJoinToken, Title: "Join token refused", Reason: hubapi.ReasonForbidden,
 			Detail: "the join token lets nobody in: it was used, has expired or was never given; ask for another"})
 	case errors.Is(err, errFull):
-		e.rejects.add(r, "join", "reason", "full", "key", q.PublicKey)
+		e.rejects.add(r, false, "join", "reason", "full", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusConflict, Reason: hubapi.ReasonConflict, Detail: "no more nodes may join now: the guide's maxNodes, or too many requests are pending; the join token stays good"})
 	default:
 		e.log.Error("join", "key", q.PublicKey, "error", err)
@@ -179,26 +182,31 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 	guide, nodes, ok := e.c.Guide(t.Guide)
 	switch {
 	case !ok:
-		return "", &refusal{"guide is not in Git: " + t.Guide}
+		return "", &refusal{reason: "guide is not in Git: " + t.Guide}
 	case e.c.Now().After(t.Expires):
-		return "", &refusal{"expired"}
+		return "", &refusal{reason: "expired"}
 	case t.Dropped:
-		return "", &refusal{"dropped"}
+		return "", &refusal{reason: "dropped"}
 	case t.Key != "" && t.Key != q.PublicKey:
-		return "", &refusal{"used by " + t.Key}
+		return "", &refusal{reason: "used by " + t.Key}
 	}
 	if node, ok := e.known(q.PublicKey); ok {
-		return "", &refusal{"key is in Git already, as node " + node}
+		return "", &refusal{reason: "key is in Git already, as node " + node}
 	}
 	if old, ok, err := e.pending.of(q.PublicKey); err != nil {
 		return "", err
 	} else if ok { // its answer was lost, or it has two tokens; this one stays as it is
 		if old.Guide != t.Guide {
-			return "", &refusal{"for another guide: " + t.Guide + " in place of " + old.Guide}
+			return "", &refusal{reason: "for another guide: " + t.Guide + " in place of " + old.Guide}
 		}
 		// a hub may have ended before it counted
-		if room, ok := roomOf(guide, nodes); !ok || e.pending.over(old, old.revision, room) {
+		room, ok := roomOf(guide, nodes)
+		over, known := e.pending.over(old, old.revision, room)
+		switch {
+		case !ok || known && over:
 			return "", errors.Join(errFull, e.pending.remove(ctx, old))
+		case !known:
+			return "", errNotReady
 		}
 		return old.Code, nil
 	}
@@ -208,7 +216,7 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 			return "", err
 		}
 	}
-	code, err := e.propose(ctx, q, t.Guide, guide, nodes, address)
+	code, err := e.propose(ctx, q, t, guide, nodes, address)
 	if errors.Is(err, errFull) {
 		t.Key = ""
 		if _, back := mark(ctx, kv, hash, t, revision); back != nil {
@@ -233,7 +241,7 @@ func getToken(ctx context.Context, kv jetstream.KeyValue, hash string, than uint
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 			if try > 0 && than == 0 {
-				return 0, t, &refusal{"unknown"}
+				return 0, t, &refusal{reason: "unknown", stranger: true}
 			}
 		case err != nil:
 			return 0, t, fmt.Errorf("read join token: %w", err)
@@ -266,7 +274,7 @@ func mark(ctx context.Context, kv jetstream.KeyValue, hash string, t joinToken, 
 	case now.Key == "": // it was given back
 		return 0, errors.New("the join token is being used")
 	}
-	return 0, &refusal{"used by " + now.Key}
+	return 0, &refusal{reason: "used by " + now.Key}
 }
 
 // wrongRevision tells whether somebody else wrote first. Buckets on several servers say it by
@@ -313,10 +321,10 @@ func roomOf(g roster.Guide, nodes int) (room int, ok bool) {
 }
 
 // propose puts a request whose token is good among the pending ones.
-func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, key string, g roster.Guide, nodes int, address string) (string, error) {
+func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, t joinToken, g roster.Guide, nodes int, address string) (string, error) {
 	now := e.c.Now().UTC().Truncate(time.Second)
 	p := request{Token: hashOf(q.Token), Pending: hubapi.Pending{
-		Guide: key, Scope: g.Scope, Labels: g.Labels, PublicKey: q.PublicKey, Recipient: q.Recipient,
+		Guide: t.Guide, Scope: g.Scope, Labels: g.Labels, PublicKey: q.PublicKey, Recipient: q.Recipient,
 		Machine: q.Machine, Address: address, At: now, Expires: now.Add(pendingLife),
 	}}
 	room, ok := roomOf(g, nodes)
@@ -327,10 +335,14 @@ func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, key string, g r
 		p.Code = newCode()
 		p.Name = g.Prefix + strings.ToLower(p.Code)
 		if !nodestate.ValidNode(p.Name) {
-			return "", fmt.Errorf("guide %s: %q cannot be a node's name: choose another prefix", key, p.Name)
+			return "", fmt.Errorf("guide %s: %q cannot be a node's name: choose another prefix", t.Guide, p.Name)
 		}
 		if _, taken := e.c.Named(p.Name); !taken {
-			return e.pending.add(ctx, p, room)
+			code, err := e.pending.add(ctx, p, room)
+			if err == nil && code == p.Code && e.c.Joined != nil {
+				e.c.Joined(p.Pending, t.By)
+			}
+			return code, err
 		}
 	}
 	return "", errors.New("no free name was found")

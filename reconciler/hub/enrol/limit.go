@@ -10,9 +10,14 @@ import (
 )
 
 const (
-	maxSources   = 10000 // remembered; what is more shares one limit
-	rejectsRate  = 20    // a second into the audit
-	rejectsBurst = 2000
+	maxSources = 10000 // remembered; what is more shares one limit
+
+	// Refusals that are written down. Who never had a join token shall not fill a disk that
+	// is never cleaned: a line a minute, after a first thousand.
+	rejectsRate   = 1 // a second
+	rejectsBurst  = 2000
+	strangersRate = 1. / 60
+	strangersHits = 1000
 )
 
 // limits bounds how often is asked, by each source and by all together.
@@ -95,9 +100,14 @@ func peer(r *http.Request) netip.Addr {
 	return a.Addr()
 }
 
-// rejects writes what was refused to the audit, as fast as a disk should be written by strangers.
+// rejects writes what was refused to the audit. What strangers cause does not hide what is done
+// with join tokens that were given.
 type rejects struct {
-	c     Config
+	c                Config
+	given, strangers quota
+}
+
+type quota struct {
 	limit *rate.Limiter
 
 	mu      sync.Mutex
@@ -105,22 +115,38 @@ type rejects struct {
 }
 
 func newRejects(c Config) *rejects {
-	return &rejects{c: c, limit: rate.NewLimiter(rejectsRate, rejectsBurst)}
+	j := &rejects{c: c}
+	j.given.limit = rate.NewLimiter(rejectsRate, rejectsBurst)
+	j.strangers.limit = rate.NewLimiter(strangersRate, strangersHits)
+	return j
 }
 
-func (j *rejects) add(r *http.Request, event string, attrs ...any) {
-	attrs = append(attrs, "address", j.c.Source(r).String())
-	j.mu.Lock()
-	if !j.limit.AllowN(j.c.Now(), 1) {
-		j.dropped++
-		j.mu.Unlock()
+// take reports whether one more may be written, and how many before it were not.
+func (q *quota) take(now time.Time) (ok bool, dropped int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.limit.AllowN(now, 1) {
+		q.dropped++
+		return false, 0
+	}
+	dropped, q.dropped = q.dropped, 0
+	return true, dropped
+}
+
+// add writes one down; a stranger is who showed no join token that was given.
+func (j *rejects) add(r *http.Request, stranger bool, event string, attrs ...any) {
+	q := &j.given
+	if stranger {
+		q = &j.strangers
+	}
+	ok, dropped := q.take(j.c.Now())
+	if !ok {
 		return
 	}
-	if j.dropped > 0 {
-		attrs = append(attrs, "dropped", j.dropped) // events before this one that nobody wrote down
-		j.dropped = 0
+	attrs = append(attrs, "address", j.c.Source(r).String())
+	if dropped > 0 {
+		attrs = append(attrs, "dropped", dropped) // events before this one that nobody wrote down
 	}
-	j.mu.Unlock()
 	if j.c.Rejected == nil {
 		j.c.Log.Warn("refused", append([]any{"event", event}, attrs...)...)
 		return

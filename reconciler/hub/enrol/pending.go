@@ -202,33 +202,43 @@ func (p *pending) add(ctx context.Context, r request, room int) (string, error) 
 	revision, err := kv.Create(ctx, keyPrefix+r.PublicKey, b)
 	if err != nil {
 		err = errors.Join(err, kv.Purge(ctx, codePrefix+r.Code))
-		if wrongRevision(err) { // it asked twice at once
-			return p.other(ctx, r.PublicKey)
+		if !wrongRevision(err) {
+			return "", fmt.Errorf("write request: %w", err)
 		}
-		return "", fmt.Errorf("write request: %w", err)
+		// it asked twice at once, or again after no answer came: its first request counts
+		if r, err = p.other(ctx, r.PublicKey); err != nil {
+			return "", err
+		}
+		revision = r.revision
 	}
-	if err := p.await(ctx, revision); err != nil { // it asks again, and is counted then
-		return "", fmt.Errorf("count requests: %w", err)
+	for {
+		if err := p.await(ctx, revision); err != nil { // it asks again, and is counted then
+			return "", fmt.Errorf("count requests: %w", err)
+		}
+		over, known := p.over(r, revision, room)
+		switch {
+		case !known: // the copy began anew meanwhile
+		case over:
+			return "", errors.Join(errFull, p.remove(ctx, r))
+		default:
+			return r.Code, nil
+		}
 	}
-	if p.over(r, revision, room) {
-		return "", errors.Join(errFull, p.remove(ctx, r))
-	}
-	return r.Code, nil
 }
 
-// other returns the code of a request that was written at the same time.
-func (p *pending) other(ctx context.Context, publicKey string) (string, error) {
+// other returns a key's request that was written before.
+func (p *pending) other(ctx context.Context, publicKey string) (request, error) {
 	for {
 		p.mu.Lock()
 		r, ok := p.byKey[publicKey]
 		p.mu.Unlock()
 		if ok {
-			return r.Code, nil
+			return r, nil
 		}
 		select {
 		case <-time.After(behindWait):
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return request{}, ctx.Err()
 		}
 	}
 }
@@ -263,10 +273,14 @@ func (p *pending) await(ctx context.Context, revision uint64) error {
 	}
 }
 
-// over tells whether as many as there is room for came before.
-func (p *pending) over(r request, revision uint64, room int) bool {
+// over tells whether as many as there is room for came before; it is not known while the copy
+// does not go up to the revision.
+func (p *pending) over(r request, revision uint64, room int) (over, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.seen < revision {
+		return false, false
+	}
 	now := p.now()
 	all, same := 0, 0
 	for _, o := range p.byKey {
@@ -278,10 +292,13 @@ func (p *pending) over(r request, revision uint64, room int) bool {
 			same++
 		}
 	}
-	return all >= maxPending || room > 0 && same >= room
+	return all >= maxPending || room > 0 && same >= room, true
 }
 
+// remove forgets a request, also if who asked has left: it would wait for days.
 func (p *pending) remove(ctx context.Context, r request) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), joinTime)
+	defer cancel()
 	p.mu.Lock()
 	kv := p.kv
 	p.mu.Unlock()
