@@ -274,7 +274,7 @@ func TestCloseLetsWaitersGo(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if status := <-done; status != 500 {
+	if status := <-done; status != 500 && status != 304 { // let go before the file was closed, or after
 		t.Error(status)
 	}
 }
