@@ -109,15 +109,8 @@ func (h *Hub) openRoster() (err error) {
 func (h *Hub) openBus() (err error) {
 	h.bus, err = bus.New(bus.Config{
 		Dir: h.path(BusDir), Servers: h.cfg.BusServers, CA: h.cfg.BusCA, Listen: h.cfg.BusListen,
-		TLS: &tls.Config{GetCertificate: h.cert.Get, MinVersion: tls.VersionTLS12},
-		Allowed: func(node, publicKey string) bool {
-			v := h.follow.View()
-			if !v.Loaded {
-				return true // nothing is known of anybody
-			}
-			n, ok := v.Node(node)
-			return ok && n.PublicKey == publicKey
-		},
+		TLS:     &tls.Config{GetCertificate: h.cert.Get, MinVersion: tls.VersionTLS12},
+		Allowed: h.listed,
 		Twice: func(node string) {
 			h.status.Note(node, wire.Event{Time: h.cfg.Now(), Severity: "error", Reason: "TwoMachines",
 				Message: "two machines use this node's key: a copied disk, or a stolen key; give one of them a key of its own"})
@@ -129,6 +122,16 @@ func (h *Hub) openBus() (err error) {
 	}
 	h.notify = newNotifier(h.bus.Notify, h.log)
 	return nil
+}
+
+// listed tells whether Git lists that key for that node.
+func (h *Hub) listed(node, publicKey string) bool {
+	v := h.follow.View()
+	if !v.Loaded {
+		return true // nothing is known of anybody
+	}
+	n, ok := v.Node(node)
+	return ok && n.PublicKey == publicKey
 }
 
 func (h *Hub) openStatus() (err error) {
@@ -226,7 +229,7 @@ func (h *Hub) openRegistry() error {
 		return err
 	}
 	h.registry, err = registry.New(registry.Config{
-		States: transport, Base: base, Prefix: h.prefix, Images: h.cfg.Images, Log: h.log,
+		States: transport, Base: base, Prefix: h.prefix, Images: h.cfg.Images, Listed: h.listed, Log: h.log,
 		Node: func(r *http.Request) (string, roster.Node, error) {
 			name, key, err := h.enrol.Bearer(r)
 			if err != nil {

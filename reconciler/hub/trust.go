@@ -25,7 +25,7 @@ func trustFrom(transport http.RoundTripper, base *url.URL, prefix func() string)
 			return nil, err
 		}
 		req.Header.Set("Accept", nodestate.MediaTypeManifest)
-		res, err := (&http.Client{Transport: transport}).Do(req)
+		res, err := transport.RoundTrip(req) // no client: credentials must not follow a redirect
 		if err != nil {
 			return nil, fmt.Errorf("root documents: %w", err)
 		}

@@ -13,6 +13,7 @@
 // registries. So containerd asks the registry itself, if it can reach it.
 //
 // Guarantees: nodes see none of the credentials of registries; those go to no other host;
-// a node that Git does not list any more gets nothing, also after a wait. The hub keeps
+// a node that Git does not list any more gets nothing, also after a wait, and what it is
+// in the middle of ends. The hub keeps
 // manifests only, in memory, bounded; layers stream through.
 package registry

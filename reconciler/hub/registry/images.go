@@ -24,8 +24,8 @@ var (
 	blobAnswered = []string{"Accept-Ranges", "Content-Length", "Content-Range"}
 )
 
-// image serves a part of an image that the node needs.
-func (r *Registry) image(w http.ResponseWriter, q *http.Request, p asked, node roster.Node) *fault {
+// image serves a part of an image that the node needs, while it is listed.
+func (r *Registry) image(w http.ResponseWriter, q *http.Request, p asked, node roster.Node, listed func() bool) *fault {
 	name := host(q.URL)
 	u := r.upstreams[name]
 	if u == nil || (p.kind != kindManifest && p.kind != kindBlob) {
@@ -71,7 +71,7 @@ func (r *Registry) image(w http.ResponseWriter, q *http.Request, p asked, node r
 		}
 		return nil
 	}
-	return r.blob(w, q, u, name, p)
+	return r.blob(w, q, u, name, p, listed)
 }
 
 func (r *Registry) away(q *http.Request, name string, p asked, err error) *fault {
@@ -121,7 +121,7 @@ func (r *Registry) needs(ctx context.Context, u *upstream, p asked, d digest.Dig
 }
 
 // blob streams a config or a layer. Its digest is for the node to check, as it is anyway.
-func (r *Registry) blob(w http.ResponseWriter, q *http.Request, u *upstream, name string, p asked) *fault {
+func (r *Registry) blob(w http.ResponseWriter, q *http.Request, u *upstream, name string, p asked, listed func() bool) *fault {
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	header := http.Header{}
@@ -155,18 +155,29 @@ func (r *Registry) blob(w http.ResponseWriter, q *http.Request, u *upstream, nam
 	if q.Method == http.MethodGet {
 		stall := time.AfterFunc(stallTime, cancel)
 		defer stall.Stop()
-		pass(w, &alive{res.Body, stall})
+		pass(w, &alive{Reader: res.Body, stall: stall, listed: listed, again: r.again, asked: time.Now()})
 	}
 	return nil
 }
 
-// alive puts the stall off with each read that brings something.
+// alive puts the stall off with each read that brings something, and ends what is for a node
+// that Git does not list any more.
 type alive struct {
 	io.Reader
-	stall *time.Timer
+	stall  *time.Timer
+	listed func() bool
+	again  time.Duration
+	asked  time.Time
 }
 
+var errGone = errors.New("the node is not listed any more")
+
 func (a *alive) Read(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(a.asked) >= a.again {
+		if a.asked = now; !a.listed() {
+			return 0, errGone
+		}
+	}
 	n, err := a.Reader.Read(p)
 	if n > 0 {
 		a.stall.Reset(stallTime)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
@@ -25,7 +26,10 @@ type Config struct {
 	Images []Upstream
 	// Node tells who asks; an error: nobody who may.
 	Node func(*http.Request) (name string, n roster.Node, err error)
-	Log  *slog.Logger // nil: slog.Default()
+	// Listed tells whether Git still lists that key for that node: it ends blobs that are under
+	// way. nil: it does
+	Listed func(node, publicKey string) bool
+	Log    *slog.Logger // nil: slog.Default()
 }
 
 // Registry is an http.Handler for /v2/. It is safe for concurrent use.
@@ -33,6 +37,7 @@ type Registry struct {
 	c         Config
 	upstreams map[string]*upstream // by Host
 	manifests *manifests
+	again     time.Duration // between looks whether a node that pulls is still listed
 
 	mu      sync.Mutex
 	running map[string]int // requests, by node
@@ -46,10 +51,13 @@ func New(c Config) (*Registry, error) {
 	if c.Prefix == nil {
 		c.Prefix = func() string { return "" }
 	}
+	if c.Listed == nil {
+		c.Listed = func(string, string) bool { return true }
+	}
 	if c.States == nil || c.Base == nil || c.Node == nil {
 		return nil, fmt.Errorf("registry: where states are, and who nodes are, must be given")
 	}
-	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), running: map[string]int{}}
+	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), again: time.Second, running: map[string]int{}}
 	for _, u := range c.Images {
 		up, err := newUpstream(u)
 		if err != nil {
@@ -139,7 +147,7 @@ func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
 	}
 	defer r.end(name)
 	if q.URL.Query().Has("ns") {
-		return r.image(w, q, p, node)
+		return r.image(w, q, p, node, func() bool { return r.c.Listed(name, node.PublicKey) })
 	}
 	prefix := r.c.Prefix()
 	if p.repository != nodestate.NodeRepository(prefix, name) && p.repository != nodestate.TrustRepository(prefix) {
