@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,10 +34,17 @@ import (
 	"selvedge/test/swarm"
 )
 
-// TestMain is the hub's process, too.
+// TestMain is the hub's process, too, and that of a NATS server.
 func TestMain(m *testing.M) {
 	if text := os.Getenv("SELVEDGE_TEST_HUB"); text != "" {
 		os.Exit(beHub(text))
+	}
+	if name := os.Getenv("SELVEDGE_TEST_NATS"); name != "" {
+		os.Exit(beNATS(name))
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil { // drills wait more than they work
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -55,6 +64,7 @@ func beHub(text string) int {
 	}
 	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Now = clock(filepath.Join(filepath.Dir(cfg.DataDir), "clock"))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	h, err := hub.New(cfg)
@@ -68,20 +78,39 @@ func beHub(text string) int {
 	return 0
 }
 
+// clock is the machine's, moved by as much as the file says, whenever it says so.
+func clock(name string) func() time.Time {
+	var ahead atomic.Int64
+	go func() {
+		for ; ; time.Sleep(10 * time.Millisecond) {
+			if b, err := os.ReadFile(name); err == nil {
+				if d, err := time.ParseDuration(string(b)); err == nil {
+					ahead.Store(int64(d))
+				}
+			}
+		}
+	}()
+	return func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+}
+
 // bed is a hub with its roster.
 type bed struct {
-	t      *testing.T
-	dir    string
-	feed   *feed.Feed
-	addr   string
-	url    string
-	pin    string
-	hub    *exec.Cmd
-	log    *safeBuffer
-	nodes  map[string]roster.Node
-	keys   map[string]nkeys.KeyPair
-	tokens map[string]string // identity → text
-	fleet  roster.Fleet
+	t       *testing.T
+	dir     string
+	feed    *feed.Feed
+	addr    string
+	url     string
+	link    *link // another way to the hub
+	pin     string
+	hub     *exec.Cmd
+	log     *safeBuffer
+	mu      sync.Mutex // of clients
+	nodes   map[string]roster.Node
+	keys    map[string]nkeys.KeyPair
+	tokens  map[string]string // identity → text
+	fleet   roster.Fleet
+	calls   *http.Client
+	clients map[string]*client.Client // by URL and token
 }
 
 const workspace = "folders/plant/line"
@@ -90,10 +119,14 @@ const workspace = "folders/plant/line"
 // and vic, who is viewer of another folder.
 func newBed(t *testing.T, n int) *bed {
 	t.Helper()
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "svf") // a socket's path is short
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}}
+	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}, clients: map[string]*client.Client{}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the hub of this test
+	t.Cleanup(transport.CloseIdleConnections)
+	b.calls = &http.Client{Transport: transport, Timeout: time.Minute}
 	for i := range n {
 		b.newNode(fmt.Sprint("node-", i))
 	}
@@ -112,7 +145,7 @@ func newBed(t *testing.T, n int) *bed {
 	for _, who := range []string{"ana", "vic", "vera"} {
 		b.newToken(who)
 	}
-	b.feed, err = feed.Open(feed.Config{Path: filepath.Join(dir, "roster"), States: http.NotFoundHandler()})
+	b.feed, err = feed.Open(feed.Config{Path: filepath.Join(dir, "roster"), States: http.HandlerFunc(stored)})
 	must(t, err)
 	l, err := feed.Listen(dir)
 	must(t, err)
@@ -126,6 +159,7 @@ func newBed(t *testing.T, n int) *bed {
 	b.addr = free.Addr().String()
 	must(t, free.Close())
 	b.url = "https://" + b.addr
+	b.link = newLink(t, b.addr)
 	b.start()
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
@@ -134,6 +168,12 @@ func newBed(t *testing.T, n int) *bed {
 		}
 	})
 	return b
+}
+
+// stored is a store that has a state for everybody, without a look at who asks.
+func stored(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", nodestate.MediaTypeManifest)
+	fmt.Fprint(w, "the state at ", r.URL.Path)
 }
 
 func commit(n int) roster.Commit {
@@ -165,7 +205,7 @@ func (b *bed) tell(e roster.Event) {
 
 func (b *bed) start() {
 	b.t.Helper()
-	cfg, err := json.Marshal(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
+	cfg, err := json.Marshal(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url, b.link.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
 	must(b.t, err)
 	b.hub = exec.Command(os.Args[0])
 	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
@@ -194,12 +234,20 @@ func (b *bed) end(s syscall.Signal) {
 }
 
 // client is an identity's.
-func (b *bed) client(who string) *client.Client {
+func (b *bed) client(who string) *client.Client { return b.clientOf(b.url, who) }
+
+func (b *bed) clientOf(url, who string) *client.Client {
 	b.t.Helper()
-	c, err := client.New(client.Config{URL: b.url, Token: b.tokens[who], CA: b.pin, Attempts: 1, Timeout: 10 * time.Second})
-	must(b.t, err)
-	b.t.Cleanup(c.Close)
-	return c
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := url + " " + b.tokens[who]
+	if b.clients[key] == nil {
+		c, err := client.New(client.Config{URL: url, Token: b.tokens[who], CA: b.pin, Attempts: 1, Timeout: 10 * time.Second})
+		must(b.t, err)
+		b.t.Cleanup(c.Close)
+		b.clients[key] = c
+	}
+	return b.clients[key]
 }
 
 // members are nodes of the swarm.
@@ -260,7 +308,7 @@ func (b *bed) ask(method, path, token string, body io.Reader) (int, string) {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := b.http().Do(req)
+	res, err := b.calls.Do(req)
 	must(b.t, err)
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
@@ -290,10 +338,4 @@ func (s *safeBuffer) tail(n int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return string(s.b.Bytes()[max(0, s.b.Len()-n):])
-}
-
-func (b *bed) http() *http.Client {
-	t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the hub of this test
-	b.t.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Transport: t, Timeout: time.Minute}
 }
