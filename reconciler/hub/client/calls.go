@@ -173,7 +173,7 @@ func (c *Client) Reject(ctx context.Context, code string) error {
 
 // Restart restarts an app on a node, or one container of it.
 func (c *Client) Restart(ctx context.Context, node string, r hubapi.RestartRequest) error {
-	return c.call(ctx, http.MethodPost, nodePath(node, "/restart"), nil, r, nil)
+	return c.callWithin(ctx, slowest, http.MethodPost, nodePath(node, "/restart"), nil, r, nil)
 }
 
 // Audit lists what was done, newest first.

@@ -72,6 +72,9 @@ func New(cfg Config) (*Client, error) {
 	}}, nil
 }
 
+// slowest is how long a hub may take to begin an answer: a restart waits for containers to stop.
+const slowest = 100 * time.Second
+
 func transport(conf *tls.Config) *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -81,7 +84,7 @@ func transport(conf *tls.Config) *http.Transport {
 		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       90 * time.Second,
-		ResponseHeaderTimeout: 30 * time.Second,
+		ResponseHeaderTimeout: slowest,
 		// a stream over a link that died without a word ends
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
@@ -119,8 +122,12 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 
 // call asks once, or for GET a few times, and decodes the answer into out unless that is nil.
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, body, out any) error {
+	return c.callWithin(ctx, c.cfg.Timeout, method, path, q, body, out)
+}
+
+func (c *Client) callWithin(ctx context.Context, most time.Duration, method, path string, q url.Values, body, out any) error {
 	return c.again(ctx, method == http.MethodGet, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(ctx, most)
 		defer cancel()
 		req, err := c.request(ctx, method, path, q, body)
 		if err != nil {
@@ -225,6 +232,9 @@ func (c *Client) broken(err error) error {
 	}
 	if hint := untrusted(err, c.cfg.CA); hint != "" {
 		return fmt.Errorf("hub %s: %w; %s", c.base.Host, err, hint)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("hub %s: %w; does selvedge-hub run there? nodes run on without it", c.base.Host, err)
 	}
 	return fmt.Errorf("hub %s: %w", c.base.Host, err)
 }

@@ -48,6 +48,7 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 	}
 	// lines of the agent have their times anyhow
 	f := newFollower(w, o.Timestamps || o.Agent)
+	f.cut = o.Tail != 0 || !o.Since.IsZero()
 	o.Timestamps = true // to go on from
 	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
@@ -162,7 +163,9 @@ func (c *Client) stream(ctx context.Context, path string, q url.Values, accept, 
 // follower writes lines with times and knows where it is.
 type follower struct {
 	out        io.Writer
-	timestamps bool // are wanted by the reader
+	timestamps bool      // are wanted by the reader
+	cut        bool      // what was before the first line is not wanted
+	first      time.Time // of the first line
 	last       time.Time
 	seed       maphash.Seed
 	recent     []line // from head on of the overlap, in the order in which they came
@@ -223,8 +226,14 @@ func (f *follower) line(l []byte) (out []byte, drop bool) {
 	if at.IsZero() {
 		return l, f.replaying && len(f.seen) > 0 // a line without a time cannot be told from one before
 	}
+	if f.first.IsZero() {
+		f.first = at
+	}
 	sum := maphash.Bytes(f.seed, l)
 	if f.replaying {
+		if f.cut && at.Before(f.first) {
+			return nil, true
+		}
 		if n := f.seen[sum]; n > 0 {
 			if n == 1 {
 				delete(f.seen, sum)

@@ -89,6 +89,34 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestFollowTail cuts a followed log of which only the end was wanted: what was before stays away.
+func TestFollowTail(t *testing.T) {
+	lines := logLines(20)
+	first := true
+	_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if first {
+			first = false
+			fmt.Fprint(w, strings.Join(lines[10:12], ""))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		since, err := time.Parse(time.RFC3339Nano, r.URL.Query().Get("since"))
+		if err != nil || r.URL.Query().Has("tail") {
+			t.Errorf("asked again with %s", r.URL.RawQuery)
+		}
+		for _, l := range lines {
+			if at, _, _ := stamp([]byte(l)); !at.Before(since) {
+				fmt.Fprint(w, l)
+			}
+		}
+	})
+	var out bytes.Buffer
+	err := c.Logs(t.Context(), "gw-1", LogOptions{App: "web", Follow: true, Timestamps: true, Tail: 2}, &out, nil)
+	if want := strings.Join(lines[10:], ""); err != nil || out.String() != want {
+		t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), want)
+	}
+}
+
 // TestFollowEnds tells refusals that pass from those that do not.
 func TestFollowEnds(t *testing.T) {
 	for _, c := range []struct {
