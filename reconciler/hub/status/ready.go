@@ -44,6 +44,8 @@ type verdict struct {
 	next       time.Time // when time alone may change it; zero: never
 }
 
+const neverReported = "it never reported"
+
 // judge is pure.
 func judge(f facts, now time.Time) verdict {
 	v := verdict{}
@@ -56,7 +58,7 @@ func judge(f facts, now time.Time) verdict {
 		v.conditions, v.converged = kept(f, nil, now), false
 		return v
 	case f.report == nil:
-		v.ready, v.why = hubapi.Unknown, "it never reported"
+		v.ready, v.why = hubapi.Unknown, neverReported
 		v.conditions = kept(f, nil, now)
 		return v
 	case !now.Before(f.deadline):

@@ -101,7 +101,7 @@ func TestTime(t *testing.T) {
 	}
 	w.pass(10 * time.Minute)
 	w.report(good("gw-1", 2, 7, w.now))
-	if got := w.status("gw-1"); got != "Ready" || w.reasons("gw-1") != "Unknown" {
+	if got := w.status("gw-1"); got != "Ready" || w.reasons("gw-1") != "Unknown Back" {
 		t.Fatal("again:", got, w.reasons("gw-1"))
 	}
 
@@ -116,7 +116,7 @@ func TestTime(t *testing.T) {
 		}
 	}
 	w.report(good("gw-1", 30, 8, w.now))
-	if n, _ := w.Node("gw-1"); n.Status != hubapi.Ready || len(n.Conditions) != 0 || w.reasons("gw-1") != "Unknown Behind" {
+	if n, _ := w.Node("gw-1"); n.Status != hubapi.Ready || len(n.Conditions) != 0 || w.reasons("gw-1") != "Unknown Back Behind" {
 		t.Fatal("it got it:", n.Status, n.Conditions, w.reasons("gw-1"))
 	}
 }

@@ -331,6 +331,9 @@ func (s *Store) judge(r *record, now time.Time) {
 	if before.ready != "" && before.ready != hubapi.Unknown && r.ready == hubapi.Unknown && r.report != nil {
 		s.note(r.name, r.want.Workspace, wire.Event{Severity: "warning", Reason: "Unknown", Message: r.why}, now)
 	}
+	if before.ready == hubapi.Unknown && before.why != neverReported && (r.ready == hubapi.Ready || r.ready == hubapi.NotReady) {
+		s.note(r.name, r.want.Workspace, wire.Event{Severity: "info", Reason: "Back", Message: "the node reports again: " + string(r.ready)}, now)
+	}
 	for _, t := range []string{wire.ConditionBehind, wire.ConditionClockOff, wire.ConditionIdentity} {
 		if !has(r.conditions, t) || has(before.conditions, t) {
 			continue
