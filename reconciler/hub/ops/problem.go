@@ -71,7 +71,7 @@ func nodeProblem(node string, err error) *hubapi.Problem {
 	case errors.Is(err, bus.ErrOffline):
 		return offline("%s: %v; try again when it is connected", node, err)
 	case errors.Is(err, bus.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
-		return problem(http.StatusGatewayTimeout, hubapi.ReasonTimeout, "the node does not answer", "%s: %v", node, err)
+		return problem(http.StatusGatewayTimeout, hubapi.ReasonTimeout, "the node does not answer", "%s does not answer; its connection may be cut, try again when it reports", node)
 	}
 	return unavailable("%s: %v", node, err)
 }
