@@ -65,6 +65,7 @@ func oldestFirst(events []hubapi.Event) []hubapi.Event {
 
 func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, past []hubapi.Event) error {
 	w := c.OutOrStdout()
+	width := 0 // of the widest object so far
 	printEvent := func(e hubapi.Event) error {
 		if o.format == "json" {
 			return show.Line(w, e)
@@ -73,7 +74,13 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 		t.Heading = nil
 		t.Rows[0][0].Text = e.Received.Local().Format(time.RFC3339) // every line is a table of its own: columns are filled up here
 		t.Rows[0][1].Text, t.Rows[0][2].Text = fmt.Sprintf("%-7s", e.Severity), fmt.Sprintf("%-12s", e.Reason)
+		object := &t.Rows[0][3].Text
+		width = max(width, min(len(*object), 48))
+		*object = fmt.Sprintf("%-*s", width, *object)
 		return t.Write(w, show.Colours(w))
+	}
+	for _, e := range past {
+		width = max(width, min(len(e.Node+"/"+e.App+"/"+e.Container), 48))
 	}
 	known := map[string]bool{} // of the past, which a watch may tell again
 	for _, e := range past {
@@ -249,7 +256,7 @@ func topNodesCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use: "nodes", Short: "Show what nodes use", Args: cobra.NoArgs,
+		Use: "nodes", Aliases: []string{"node"}, Short: "Show what nodes use", Args: cobra.NoArgs,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			query, err := q.query()
 			if err != nil {
@@ -274,7 +281,7 @@ func topAppsCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use: "apps", Short: "Show what apps use on all their nodes together", Args: cobra.NoArgs,
+		Use: "apps", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: cobra.NoArgs,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			query, err := q.query()
 			if err != nil {

@@ -20,9 +20,10 @@ func execCommand() *cobra.Command {
 	var f hubFlags
 	var stdin, tty bool
 	c := &cobra.Command{
-		Use:   "exec NODE/APP[/CONTAINER] -- COMMAND [ARG]…",
+		Use:   "exec NODE[/APP[/CONTAINER]] -- COMMAND [ARG]…",
 		Short: "Run a command in a container",
-		Long: `exec runs a command in a container of an app. With -it it is connected to the terminal, whose
+		Long: `exec runs a command in a container of an app; the app may be left out where the node runs
+only one. With -it it is connected to the terminal, whose
 size follows, and keys such as Ctrl-C go to the command. The node does so only if remote: exec in
 its signed state grants it.
 
@@ -30,15 +31,21 @@ The exit code is that of the command, or 2 or 3 if it could not be run.`,
 		Example: "  selvedge exec -it gw-7/hmi -- sh\n  selvedge exec gw-7/hmi/web -- cat /etc/hostname",
 		Args: func(c *cobra.Command, args []string) error {
 			if c.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return fmt.Errorf("want NODE/APP[/CONTAINER], then --, then the command")
+				return fmt.Errorf("want NODE[/APP[/CONTAINER]], then --, then the command")
 			}
 			return nil
 		},
 		ValidArgsFunction: first(completeWith(&f, targets)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			node, app, container, ok := client.ParseTarget(args[0])
-			if !ok || app == "" {
+			if !ok {
 				return exit.Usagef("%q: want NODE/APP or NODE/APP/CONTAINER", args[0])
+			}
+			if app == "" {
+				var err error
+				if app, err = onlyApp(c.Context(), hub, node); err != nil {
+					return err
+				}
 			}
 			o := client.ExecOptions{App: app, Container: container, Command: args[1:], TTY: tty, Stdin: stdin}
 			if tty && (!stdin || !show.Terminal(c.InOrStdin())) {

@@ -240,9 +240,13 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	}, lost(c))
 }
 
-// lost tells people that a stream broke and is taken up again.
+// lost tells people that a stream broke and is taken up again, once for each reason in a row.
 func lost(c *cobra.Command) func(error) {
+	before := ""
 	return func(err error) {
-		fmt.Fprintf(c.ErrOrStderr(), "connection lost, trying again: %s\n", show.Text(err.Error()))
+		if text := show.Text(err.Error()); text != before {
+			before = text
+			fmt.Fprintf(c.ErrOrStderr(), "connection lost, trying again: %s\n", text)
+		}
 	}
 }

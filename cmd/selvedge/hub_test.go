@@ -40,6 +40,22 @@ type standIn struct {
 	pending []hubapi.Pending
 }
 
+// newHub starts one, and tells the digest of its CA.
+func newHub(h *standIn) (srv *httptest.Server, ca string) {
+	srv = httptest.NewUnstartedServer(h)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	sum := sha256.Sum256(srv.Certificate().Raw)
+	return srv, "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// atHub starts one, and returns the environment of somebody who uses it.
+func atHub(t *testing.T) []string {
+	srv, ca := newHub(&standIn{})
+	t.Cleanup(srv.Close)
+	return append(os.Environ(), "SELVEDGE_HUB="+srv.URL, "SELVEDGE_CA="+ca, "SELVEDGE_TOKEN="+goodToken, "XDG_CONFIG_HOME="+t.TempDir())
+}
+
 // startHub starts one for a script: HUB, CA and CAFILE say where it is.
 func startHub(e *testscript.Env) error {
 	h := &standIn{flaky: 1, pending: []hubapi.Pending{
@@ -48,13 +64,10 @@ func startHub(e *testscript.Env) error {
 		waitingNode("CCCC-DDDD", "line-ccccdddd", "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"),
 		waitingNode("EEEE-FFFF", "line-\x1b[2J", "not a key\"\nnode: evil: {}"),
 	}}
-	srv := httptest.NewUnstartedServer(h)
-	srv.EnableHTTP2 = true
-	srv.StartTLS()
+	srv, ca := newHub(h)
 	e.Defer(srv.Close)
-	sum := sha256.Sum256(srv.Certificate().Raw)
 	e.Setenv("HUB", srv.URL)
-	e.Setenv("CA", "sha256:"+hex.EncodeToString(sum[:]))
+	e.Setenv("CA", ca)
 	e.Setenv("OTHERCA", "sha256:"+strings.Repeat("0", 64))
 	e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, ".config"))
 	for _, name := range []string{"SELVEDGE_HUB", "SELVEDGE_TOKEN", "SELVEDGE_CA"} {
@@ -128,6 +141,10 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	case "GET /nodes/gw-1/logs", "GET /nodes/gw-2/logs", "GET /nodes/" + "gw-3" + "/logs":
 		h.logs(w, r)
 	case "GET /nodes/gw-1/exec":
+		if r.URL.Query().Get("app") == "shell" {
+			terminalExec(w, r)
+			return
+		}
 		testExec(w, r)
 	case "GET /nodes/gw-2/exec":
 		problem(w, http.StatusForbidden, hubapi.ReasonDenied, "node gw-2 does not grant it; set remote: exec: true of the node in Git")
@@ -234,6 +251,11 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	if q.Get("agent") == "true" {
 		fmt.Fprintln(w, "time=2026-11-24T01:00:00.000Z level=INFO msg=agent")
+		return
+	}
+	if q.Get("app") == "slow" {
+		say(1, "say how")
+		<-r.Context().Done()
 		return
 	}
 	if q.Get("follow") != "true" {

@@ -138,6 +138,10 @@ func contextCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(book.Names()) == 0 {
+				fmt.Fprintln(c.ErrOrStderr(), "not logged in; 'selvedge login https://HUB:8443' adds a hub")
+				return nil
+			}
 			t := &show.Table{Heading: []string{"CURRENT", "NAME", "HUB"}}
 			for _, n := range book.Names() {
 				mark := " "

@@ -70,7 +70,10 @@ func describe(w io.Writer, d hubapi.NodeDetail, events []hubapi.Event, now time.
 	seen := "never"
 	if !d.LastSeen.IsZero() {
 		seen = show.Ago(now, d.LastSeen) + " ago, " + d.LastSeen.Local().Format(time.RFC3339)
-		if d.Connected {
+		switch {
+		case d.Connected && d.Status == hubapi.Unknown:
+			seen += ", its connection is silent"
+		case d.Connected:
 			seen += ", connected"
 		}
 	}
