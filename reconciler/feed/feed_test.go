@@ -162,6 +162,21 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// What the system refuses is no damage of the file, which stays where it is.
+func TestNotDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "roster.db")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Open(Config{Path: path, Log: slog.New(slog.DiscardHandler)}); err == nil {
+		f.Close()
+		t.Error("a directory is a roster")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
+
 // reader is a hub that reads event by event.
 type reader struct {
 	t     testing.TB

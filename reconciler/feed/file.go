@@ -5,10 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -37,8 +37,14 @@ const mapped = 64 << 20 // address space, not memory
 func openFile(path string, log *slog.Logger) (*file, state, error) {
 	f := &file{path: path}
 	now, err := f.open()
-	if err == nil || errors.Is(err, bolterrors.ErrTimeout) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+	if err == nil || errors.Is(err, bolterrors.ErrTimeout) {
 		return f, now, err
+	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok { // a full disk, for example: the file may be whole
+		if f.db != nil {
+			err = errors.Join(err, f.db.Close())
+		}
+		return nil, now, err
 	}
 	aside := path + ".damaged"
 	log.Warn("the roster's file cannot be read: it is set aside, and hubs are told when a commit is in force", "file", path, "aside", aside, "err", err)
