@@ -70,6 +70,11 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 		if len(chosen) == 0 {
 			return exit.With(exit.Findings, errors.New("no node waits"))
 		}
+		for _, p := range chosen {
+			if p.Guide == "" {
+				return exit.With(exit.Findings, fmt.Errorf("%s: the hub names no guide that it joined by; is it a hub?", show.Text(p.Code)))
+			}
+		}
 		return approve(c, bench, chosen, name, workspace)
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -240,6 +245,9 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 		if !slices.Contains(places, ws) || workspace != "" && workspace != ws {
 			return nil, fmt.Errorf("node %q awaits its key in %s, which is not where guide %q lets nodes in", e.name, ws, p.Guide)
 		}
+		if name == "" { // only a person takes a place that is kept for a node
+			return nil, fmt.Errorf("node %q awaits its key in %s, and the hub calls this one so; if it is that node, give --name %s", e.name, ws, e.name)
+		}
 		e.workspace, e.awaited = ws, true
 		return e, nil
 	}
@@ -254,6 +262,9 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 		e.workspace = places[0]
 	}
 	g := f.Workspaces[e.workspace].Unit.AccessGuide[p.Guide]
+	if name == "" && !strings.HasPrefix(e.name, g.Prefix) {
+		return nil, fmt.Errorf("the hub calls it %q, and names by guide %q begin with %q; give a name with --name", e.name, p.Guide, g.Prefix)
+	}
 	e.labels, e.defaults = g.Labels, g.Defaults
 	return e, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"selvedge/schema/fleet"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
@@ -362,6 +363,27 @@ func TestConverged(t *testing.T) {
 	} {
 		if got := converged(c.s); got != c.want {
 			t.Errorf("converged(%+v) = %v", c.s, got)
+		}
+	}
+}
+
+// TestHubNamesNodes: a hub that lies puts a node neither under a name that is no guide's, nor
+// in the place that is kept for another.
+func TestHubNamesNodes(t *testing.T) {
+	const ws = "folders/site-a/line-1"
+	unit := &fleet.Unit{AccessGuide: map[string]fleet.AccessGuide{"line-box": {Prefix: "line-"}}, Node: map[string]fleet.Node{"line-awaited": {}}}
+	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{ws: {Path: ws, Unit: unit, Entities: map[string]fleet.Origin{
+		"accessGuide/line-box": {Scope: ws}, "node/line-awaited": {Scope: ws}}}}}
+	for _, c := range []struct{ said, given, want string }{
+		{"line-7kq2m9xd", "", "line-7kq2m9xd"},
+		{"db-1", "", ""},
+		{"db-1", "db-1", "db-1"},
+		{"line-awaited", "", ""},
+		{"line-awaited", "line-awaited", "line-awaited"},
+	} {
+		e, err := entry(f, waitingNode("7KQ2-M9XD", c.said, "UDCQMFBVXIOZ25ZZXXQBWDDRNTWYFXQHRO7YBZH27NV6NJV6CFDA4TMA"), c.given, "")
+		if (err == nil) != (c.want != "") || err == nil && e.name != c.want {
+			t.Errorf("%+v: %+v %v", c, e, err)
 		}
 	}
 }

@@ -173,6 +173,9 @@ func Pick(name string) (Account, error) {
 		}
 		return Account{}, errors.New("not logged in; 'selvedge login https://HUB:8443', or set SELVEDGE_HUB and SELVEDGE_TOKEN")
 	}
+	if hub != "" && hub != a.Hub { // the variables are of that other one
+		return a, nil
+	}
 	a.Token = cmp.Or(token, a.Token)
 	a.CA = cmp.Or(ca, a.CA)
 	return a, nil

@@ -29,6 +29,8 @@ func TestPick(t *testing.T) {
 		{"https://other", "", "", ""},
 		{"https://other", "t", "", "t@https://other"},
 		{"", "t", "", "t@https://b"},
+		{"https://other", "t", "a", "token-a@https://a"},
+		{"https://a", "t", "a", "t@https://a"},
 	} {
 		t.Setenv("SELVEDGE_HUB", c.hub)
 		t.Setenv("SELVEDGE_TOKEN", c.token)
