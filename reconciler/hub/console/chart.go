@@ -9,7 +9,7 @@ import (
 	"selvedge/schema/hubapi"
 )
 
-// chart is the last hour of a figure, for an SVG of 600 by 100 units that is stretched.
+// chart is the last hour of a figure, or less, for an SVG of 600 by 100 units that is stretched.
 type chart struct {
 	Title     string
 	Line      string // points of polylines, one a gap-free stretch, as a path
@@ -20,19 +20,25 @@ type chart struct {
 	Now       string
 	Most      string
 	Label     string // for those who do not see it
-	gridlines []int
+	Span, Mid int    // minutes
 }
 
 const (
 	chartWide = 600
 	chartHigh = 100
-	chartSpan = time.Hour
 	chartGap  = 3 * time.Minute // without a sample the line breaks
 )
 
 // newChart draws samples up to a limit that is known, or to a round number above the most.
 func newChart(title string, samples []hubapi.Sample, now time.Time, limit float64, value func(hubapi.Sample) float64, text func(float64) string) chart {
-	c := chart{Title: title}
+	c := chart{Title: title, Span: 60}
+	for _, m := range []int{30, 10} { // of a node that is new, what there is
+		if len(samples) > 0 && now.Sub(samples[0].Time) <= time.Duration(m)*time.Minute {
+			c.Span = m
+		}
+	}
+	c.Mid = c.Span / 2
+	whole := time.Duration(c.Span) * time.Minute
 	most, last := 0.0, 0.0
 	for _, s := range samples {
 		last = value(s)
@@ -47,17 +53,17 @@ func newChart(title string, samples []hubapi.Sample, now time.Time, limit float6
 		top = 1
 	}
 	c.Top, c.Half, c.Now, c.Most = text(top), text(top/2), text(last), text(most)
-	c.Label = fmt.Sprintf("%s over the last hour: now %s, at most %s, of %s", title, c.Now, c.Most, c.Top)
+	c.Label = fmt.Sprintf("%s over the last %d minutes: now %s, at most %s, of %s", title, c.Span, c.Now, c.Most, c.Top)
 	var line, area strings.Builder
 	var began, before float64
 	open := false
 	var at time.Time
 	for _, s := range samples {
 		age := now.Sub(s.Time)
-		if age > chartSpan || age < -time.Minute {
+		if age > whole || age < -time.Minute {
 			continue
 		}
-		x := float64(chartWide) * (1 - age.Seconds()/chartSpan.Seconds())
+		x := float64(chartWide) * (1 - age.Seconds()/whole.Seconds())
 		y := float64(chartHigh) * (1 - value(s)/top)
 		if open && s.Time.Sub(at) > chartGap {
 			fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)

@@ -190,6 +190,9 @@ func (x *exchange) enter() (err error) {
 		return err
 	}
 	if x.caller, err = x.c.Ops.Authenticate(token, x.r.RemoteAddr); err != nil {
+		if p := asProblem(err); p.Reason == hubapi.ReasonBusy && !x.bearer {
+			return ended() // this hub sealed it: the token was right once, and nobody guesses
+		}
 		return err
 	}
 	x.caller.Request = x.id

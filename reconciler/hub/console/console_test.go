@@ -1,7 +1,9 @@
 package console
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -9,8 +11,12 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"selvedge/reconciler/hub/ops/opstest"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/roster"
+	"selvedge/schema/wire"
 )
 
 // world is a console over real services.
@@ -115,5 +121,172 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s lacks %q:\n%s", path, s, a.body)
 			}
 		}
+	}
+}
+
+// report lets a node tell something of itself.
+func (w *world) report(node string, change func(*wire.Status)) {
+	w.t.Helper()
+	now := time.Now()
+	s := wire.Status{
+		Node: node, Epoch: "e2", Seq: uint64(now.UnixNano()), Time: now, Well: true, Remote: nodestate.Remote{Logs: true, Restart: true, Exec: true},
+		State: wire.State{Phase: "idle"}, Apps: []wire.App{{Name: "web", Healthy: true, Containers: []wire.Instance{{Name: "nginx", State: "running", Healthy: true}}}},
+	}
+	change(&s)
+	b, err := json.Marshal(s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Status.Report(node, b)
+}
+
+// TestHostileTexts lets a node, a stranger and a commit say what would do harm as HTML.
+func TestHostileTexts(t *testing.T) {
+	evil := `<script>x()</script><img src=x onerror=x()>"'\x60 javascript:x() ` + "\x1b]0;t\x07\x00\u202e\u2028" + strings.Repeat("W", 4000)
+	f := opstest.Fleet()
+	f.Platform, f.Error, f.InForce.Subject, f.InForce.Author, f.Seen.Subject = evil, evil, evil, evil, evil
+	f.Problems = []roster.Problem{{Severity: evil, Workspace: evil, Text: evil}}
+	f.Scopes["folders/munich/line-1"] = roster.Scope{Kind: "workspace", Title: evil}
+	nodes := opstest.Nodes()
+	n := nodes["mu-1"]
+	n.Labels, n.Held = map[string]string{evil: evil}, evil
+	nodes["mu-1"] = n
+	w := newWorld(t, opstest.Config{Fleet: f, Nodes: nodes})
+	w.Join(t, "mu-1")
+	w.report("mu-1", func(s *wire.Status) {
+		s.Well, s.Why = false, evil
+		s.Machine = wire.Machine{Hostname: evil, OS: evil, Kernel: evil, Arch: evil}
+		s.Agent = wire.Agent{Version: evil, Runtime: evil}
+		s.State.Problem, s.State.Hold, s.State.Rejected = evil, &wire.Hold{Reason: evil}, []wire.Rejected{{Generation: 7, Reason: evil}}
+		s.Conditions = []wire.Condition{{Type: evil, Message: evil}}
+		s.Apps = []wire.App{{Name: evil, Containers: []wire.Instance{{Name: evil, Image: evil, State: evil, Problem: evil}}}}
+	})
+	w.Status.Note("mu-1", wire.Event{Severity: evil, Reason: evil, App: evil, Container: evil, Message: evil})
+	q := url.QueryEscape(evil[:900])
+	for _, path := range append([]string{"/nodes?q=" + q, "/nodes?labels=" + q, "/nodes?workspace=" + q + "&app=" + q + "&condition=" + q + "&status=" + q + "&sort=" + q, "/events?q=" + q + "&severity=" + q,
+		"/nodes?continue=" + q + "&from=" + q, "/changes?continue=" + q, "/changes/1111111?state=" + q, "/nodes/" + url.PathEscape(evil[:100]), "/changes/" + url.PathEscape(evil[:100]), "/login?next=" + q}, pages...) {
+		a := w.ask("GET", path, "root", nil)
+		if a.StatusCode >= 500 || !strings.Contains(a.body, "</html>") && a.StatusCode != http.StatusSeeOther {
+			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
+		}
+		for _, bad := range []string{"<script>", "<img", "onerror=x()>", `href="javascript`, "\x1b", "\x00", "\x07", "\u202e"} {
+			if strings.Contains(strings.ReplaceAll(a.body, "&lt;img src=x onerror=x()&gt;", ""), bad) {
+				t.Errorf("%s holds %q", path, bad)
+			}
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for in, want := range map[string]string{"plain – ünï": "plain – ünï", "a\x1b[1mb": "a␛[1mb", "a\u202eb": "a\ufffdb", "\xff": "\ufffd", "a\tb\nc": "a\tb\nc", "\x7f\x00": "␡␀"} {
+		if got := clean(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	if got := string(encodeLines([]byte("\x1b[31mred\x1b[0m\x1b]0;title\x07 ok\r\nx</script>"))); got != `"red ok\nx\u003c/script\u003e"` {
+		t.Error(got)
+	}
+	if got := clip(5, "éééééééé"); got != "éééé…" {
+		t.Error(got)
+	}
+}
+
+func FuzzEncodeLines(f *testing.F) {
+	f.Add([]byte("\x1b[31mred\x1b[0m\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s string
+		if err := json.Unmarshal(encodeLines(b), &s); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range s {
+			if odd(r) {
+				t.Fatalf("%q of %q", s, b)
+			}
+		}
+	})
+}
+
+func FuzzOpened(f *testing.F) {
+	s, err := New(Config{Key: make([]byte, 32)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := s.sealed("token", time.Now().Add(time.Hour))
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, text string) {
+		if token, ok := s.opened(text); ok && token != "token" {
+			t.Fatalf("%q opens as %q", text, token)
+		}
+	})
+}
+
+// TestLive reads a page's stream: all parts, then what changes, then that the token is gone.
+func TestLive(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	srv := httptest.NewTLSServer(w.Console)
+	defer srv.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/live/", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.AddCookie(w.signIn("root"))
+	res, err := srv.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, 1<<20)
+	await := func(want string) {
+		t.Helper()
+		for in.Scan() {
+			if strings.Contains(in.Text(), want) {
+				return
+			}
+		}
+		t.Fatalf("the stream ended before %q: %v", want, in.Err())
+	}
+	await("event: totals")
+	await("Example")
+	w.ChangeFleet(t, func(f *roster.Fleet) { f.Platform = "Renamed" })
+	await("Renamed")
+	w.ChangeFleet(t, func(f *roster.Fleet) { delete(f.Identities, "root") })
+	await("event: signedout")
+}
+
+// TestLog reads logs as the page does, and what stands in their way.
+func TestLog(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	w.Join(t, "mu-1")
+	for _, c := range []struct {
+		who, path string
+		want      []string
+	}{
+		{"viewer", "/nodes/mu-1/log?app=web&previous=true", []string{`"line 1\n"`, "the file is damaged"}},
+		{"viewer", "/nodes/mu-2/log?app=web", []string{"event: end", "does not grant logs"}},
+		{"viewer", "/nodes/be-1/log?app=web", []string{"event: end", "no node"}},
+		{"viewer", "/nodes/mu-1/log?app=none", []string{"event: end", "runs no app"}},
+	} {
+		a := w.ask("GET", c.path, c.who, nil)
+		for _, s := range c.want {
+			if !strings.Contains(a.body, s) {
+				t.Errorf("%s lacks %q:\n%s", c.path, s, a.body)
+			}
+		}
+	}
+}
+
+func TestStarting(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	s, err := New(Config{Ops: w.Unstarted(), Key: bytes.Repeat([]byte{7}, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "https://hub.example/", nil)
+	r.AddCookie(w.signIn("root"))
+	rec := httptest.NewRecorder()
+	s.ServeHTTP(rec, r)
+	if rec.Code != http.StatusServiceUnavailable || !strings.Contains(rec.Body.String(), `content="3"`) || !strings.Contains(rec.Body.String(), "tries again by itself") {
+		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
 }

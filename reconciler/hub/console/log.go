@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	logTail  = 500     // lines of the past
+	logTail  = 500 // lines of the past
+	maxLine  = 64 << 10
 	logSpeed = 1 << 20 // bytes a second: a browser is for reading, selvedge logs is for getting it all
 )
 
@@ -53,19 +55,34 @@ func logStream(x *exchange, w http.ResponseWriter) error {
 				return
 			}
 			select {
-			case chunks <- []byte(strings.Clone(string(data))):
+			case chunks <- bytes.Clone(data):
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
 	pace := rate.NewLimiter(logSpeed, 1<<18)
-	beat := time.NewTicker(beatEvery)
+	beat, idle := time.NewTicker(beatEvery), time.NewTicker(time.Second)
 	defer beat.Stop()
+	defer idle.Stop()
+	var rest []byte // of a line that has not ended: a letter or a sequence may be in two pieces
+	lines := func(all bool) error {
+		n := len(rest)
+		if !all && n < maxLine {
+			n = bytes.LastIndexByte(rest, '\n') + 1
+		}
+		if n == 0 {
+			return nil
+		}
+		err := out.send("lines", encodeLines(rest[:n]))
+		rest = append(rest[:0], rest[n:]...)
+		return err
+	}
 	for {
 		select {
 		case data, ok := <-chunks:
 			if !ok {
+				_ = lines(true) // the reader left
 				select {
 				case err := <-broken:
 					x.logEnd(out, err)
@@ -73,7 +90,16 @@ func logStream(x *exchange, w http.ResponseWriter) error {
 				}
 				return nil
 			}
-			if pace.WaitN(ctx, min(len(data), 1<<18)) != nil || out.send("lines", encodeLines(data)) != nil {
+			rest = append(rest, data...)
+			if pace.WaitN(ctx, min(len(data), 1<<18)) != nil || lines(false) != nil {
+				return nil
+			}
+			idle.Reset(time.Second)
+		case <-idle.C:
+			if len(rest) == 0 {
+				continue
+			}
+			if lines(true) != nil { // nothing follows: a prompt, perhaps
 				return nil
 			}
 		case <-beat.C:

@@ -17,13 +17,13 @@ const (
 
 func escape(s string) string { return url.QueryEscape(s) }
 
-// param is a parameter of the page, bounded.
+// param is a parameter of the page, bounded and visible.
 func (x *exchange) param(name string) string {
 	v := strings.TrimSpace(x.r.URL.Query().Get(name))
 	if len(v) > maxParam {
-		v = strings.ToValidUTF8(v[:maxParam], "")
+		v = v[:maxParam]
 	}
-	return v
+	return clean(v)
 }
 
 // link is this page with other parameters: pairs of name and value; an empty value takes

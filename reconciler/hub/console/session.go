@@ -43,16 +43,19 @@ func (s *Console) opened(text string) (token string, ok bool) {
 	return string(plain[8:]), true
 }
 
+func ended() error {
+	return &hubapi.Problem{Title: "Not signed in", Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: "sign in first"}
+}
+
 // session returns the token of the request's cookie.
 func (x *exchange) session() (string, error) {
-	none := &hubapi.Problem{Title: "Not signed in", Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: "sign in first"}
 	c, err := x.r.Cookie(cookie)
 	if err != nil {
-		return "", none
+		return "", ended()
 	}
 	token, ok := x.opened(c.Value)
 	if !ok {
-		return "", none
+		return "", ended()
 	}
 	return token, nil
 }

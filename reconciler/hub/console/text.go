@@ -43,6 +43,7 @@ func funcs(f *files, now func() time.Time) template.FuncMap {
 		"image":   image,
 		"json":    func(s string) string { return strconv.Quote(s) },
 		"key":     domID,
+		"author":  author,
 		"of":      func(m map[hubapi.Readiness]int, r string) int { return m[hubapi.Readiness(r)] },
 	}
 }
@@ -127,6 +128,8 @@ func cores(f float64) string {
 		return "0"
 	case f < 0.01:
 		return "<0.01"
+	case f == math.Trunc(f):
+		return strconv.FormatFloat(f, 'f', 0, 64)
 	case f < 10:
 		return strconv.FormatFloat(f, 'f', 2, 64)
 	}
@@ -213,6 +216,12 @@ func mark(v any) badge {
 		text = "Not ready"
 	}
 	return badge{tone, shapes[tone], clip(40, text)}
+}
+
+// author is a commit's author without the address.
+func author(s string) string {
+	name, _, _ := strings.Cut(s, " <")
+	return clip(60, name)
 }
 
 func place(path string) string {

@@ -57,6 +57,15 @@
     }
   });
 
+  // what is not filled in has no place in the address
+  on("htmx:configRequest", (e) => {
+    const q = e.detail.parameters;
+    if (e.detail.verb === "get") for (const k of Object.keys(q)) if (q[k] === "") delete q[k];
+  });
+
+  // the search is sent while it is written; leaving the field is no news
+  document.addEventListener("change", (e) => { if (e.target.matches("[type=search]")) e.stopImmediatePropagation(); }, true);
+
   // --- keys: / searches, j and k walk through rows ---
   addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input,select,textarea,[popover]")) return;
