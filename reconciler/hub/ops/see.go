@@ -206,14 +206,19 @@ func (o *Ops) Watch(ctx context.Context, c Caller, q Query) (updates <-chan huba
 		return nil, nil, queryProblem(err)
 	}
 	q.Visible = e.visible
+	caller := e.Caller // and not e: a stream that lasts for weeks must not keep an old roster
 	out := make(chan hubapi.Update, 16)
 	go func() { // ends with ctx, as the store's channel does
 		defer release()
 		defer close(out)
 		for u := range o.c.Status.Watch(ctx, q) {
 			if u.Summary != nil {
-				sum := o.summarize(e, *u.Summary)
-				sum.Pending = len(o.pendingOf(ctx, e))
+				now, err := o.enter(caller)
+				if err != nil {
+					continue // the guard is about to end it
+				}
+				sum := o.summarize(now, *u.Summary)
+				sum.Pending = len(o.pendingOf(ctx, now))
 				u.Summary = &sum
 			}
 			select {
