@@ -113,7 +113,8 @@ func (h *Certificate) makeAuthority(name string) (*authority, error) {
 func (h *Certificate) made() (*tls.Certificate, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := h.c.Now(); !h.current(h.leaf) && (now.After(h.again) || now.Before(h.again.Add(-tryAgain))) {
+	// of all that current asks only the time changes; a handshake is no place for signatures
+	if now := h.c.Now(); !h.timely(h.leaf) && (now.After(h.again) || now.Before(h.again.Add(-tryAgain))) {
 		h.again = now.Add(tryAgain)
 		if err := h.renew(); err != nil {
 			h.c.Log.Error("the old certificate stays in use until", "at", h.leaf.Leaf.NotAfter, "error", err)
@@ -134,12 +135,17 @@ func (h *Certificate) current(pair *tls.Certificate) bool {
 			has = append(has, a.Unmap().String())
 		}
 	}
+	return slices.Equal(dns, pair.Leaf.DNSNames) && slices.Equal(ips, has) && h.timely(pair)
+}
+
+// timely tells whether a certificate is valid, and not yet to be renewed.
+func (h *Certificate) timely(pair *tls.Certificate) bool {
 	now, from, to := h.c.Now(), pair.Leaf.NotBefore, pair.Leaf.NotAfter
 	renew := from.Add(clocksOff).Add((to.Sub(from) - clocksOff) * 2 / 3)
 	if last := h.maker.cert.NotAfter; !to.Before(last) {
 		renew = last // a newer one would not live longer
 	}
-	return slices.Equal(dns, pair.Leaf.DNSNames) && slices.Equal(ips, has) && now.After(from) && now.Before(renew)
+	return now.After(from) && now.Before(renew)
 }
 
 func (h *Certificate) renew() error {
