@@ -190,7 +190,7 @@ func (b *Bus) NodeToken(node, publicKey string, ttl time.Duration) (string, erro
 	u.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
 	u.Limits.Subs = 32
 	u.Limits.Payload = wire.MaxMessage
-	u.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket}
+	u.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeInProcess}
 	u.Expires = time.Now().Add(ttl).Unix()
 	return u.Encode(b.keys.signer)
 }
@@ -238,11 +238,7 @@ func (b *Bus) Run(ctx context.Context) error {
 		return err
 	}
 	wg.Go(func() { b.presence.run(ctx) })
-	if len(b.nodes) == 0 {
-		b.tunnel.open([]*url.URL{{Scheme: "ws", Host: b.websocketAddr()}})
-	} else {
-		b.tunnel.open(b.nodes)
-	}
+	b.tunnel.open(b.nodes)
 	close(b.ready)
 	<-ctx.Done()
 	return nil

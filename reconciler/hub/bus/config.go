@@ -88,11 +88,13 @@ func serverText(k *keys, e External) string {
 	line("resolver_pinned_accounts: [ %s, %s ]", k.systemID, k.accountID)
 	// a bucket's value that was acknowledged is on disk, whatever happens to the power
 	line("jetstream { store_dir: %s, max_mem: %d, max_file: %d, sync_interval: always }", q(e.Store), maxMemory, maxDisk)
-	ws := "no_tls: true"
-	if tls != "" {
-		ws = tls
+	if e.WebSocket != "" {
+		ws := "no_tls: true"
+		if tls != "" {
+			ws = tls
+		}
+		line("websocket {\n  listen: %s\n  %s\n  compression: false\n  handshake_timeout: \"10s\"\n  authorization { timeout: %d }\n}", q(e.WebSocket), ws, int(handshakeTime.Seconds()))
 	}
-	line("websocket {\n  listen: %s\n  %s\n  compression: false\n  handshake_timeout: \"10s\"\n  authorization { timeout: %d }\n}", q(e.WebSocket), ws, int(handshakeTime.Seconds()))
 	if e.Cluster == "" {
 		return b.String()
 	}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -14,7 +15,10 @@ const stallTime = 30 * time.Second
 // one is borrowed.
 const parked = 1024
 
-var busy = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+var busy = sync.Pool{New: func() any { b := make([]byte, busySize+16); return &b }}
+
+// busySize leaves room in a buffer for the head of a frame.
+const busySize = 64 << 10
 
 // pair is a node's connection and its continuation to the server.
 type pair struct {
@@ -38,11 +42,13 @@ func (p *pair) close() {
 	})
 }
 
-// run passes on until either side ends. reply is what the server said so far.
-func (p *pair) run(reply []byte) {
+// run passes on until either side ends. reply is what the server said so far; it goes out as it
+// is, by conn.
+func (p *pair) run(conn net.Conn, reply []byte) {
 	defer p.close()
-	p.node.SetDeadline(time.Now().Add(p.t.handshake))
-	if _, err := p.node.Write(reply); err != nil {
+	conn.SetDeadline(time.Now().Add(p.t.handshake))
+	p.server.SetDeadline(time.Now().Add(p.t.handshake))
+	if _, err := conn.Write(reply); err != nil {
 		return
 	}
 	go func() {
@@ -62,6 +68,9 @@ func (p *pair) run(reply []byte) {
 // handshake passes on what the server says until it knows the node; said was passed on before.
 func (p *pair) handshake(said []byte) bool {
 	g := &greeting{}
+	if _, plain := p.node.(*framed); plain {
+		g.data, g.rest = true, math.MaxUint64 // an embedded server frames nothing
+	}
 	known := g.welcome(said)
 	buf := make([]byte, 2*parked)
 	for !known {
@@ -98,7 +107,7 @@ func relayBusy(dst, src net.Conn, m *meter) bool {
 	bp := busy.Get().(*[]byte)
 	defer busy.Put(bp)
 	for {
-		n, err := src.Read(*bp)
+		n, err := src.Read((*bp)[:busySize])
 		if n > 0 && !write(dst, (*bp)[:n]) || err != nil {
 			return false
 		}

@@ -19,13 +19,14 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// startServer starts the embedded server from the same text that external ones get.
+// startServer starts the embedded server from the same text that external ones get, but for
+// WebSocket: the tunnel hands nodes over in process.
 func (b *Bus) startServer() error {
 	store := filepath.Join(b.cfg.Dir, "server")
 	if err := ensureDir(store); err != nil {
 		return fmt.Errorf("bus server: %w", err)
 	}
-	e := External{Name: b.cfg.Name, Listen: "127.0.0.1:-1", WebSocket: "127.0.0.1:-1", Store: store}
+	e := External{Name: b.cfg.Name, Listen: "127.0.0.1:-1", Store: store}
 	if b.cfg.Listen != "" {
 		e.Listen = b.cfg.Listen
 	}
@@ -59,15 +60,6 @@ func (b *Bus) startServer() error {
 func (b *Bus) stopServer() {
 	b.srv.Shutdown()
 	b.srv.WaitForShutdown()
-}
-
-// websocketAddr is where the embedded server takes nodes from the tunnel.
-func (b *Bus) websocketAddr() string {
-	u, err := url.Parse(b.srv.WebsocketURL())
-	if err != nil {
-		return ""
-	}
-	return u.Host
 }
 
 // listenAddr is where the embedded server takes nodes without WebSocket; nil: nowhere.

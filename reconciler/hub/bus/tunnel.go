@@ -30,10 +30,11 @@ const (
 	maxPairs     = 65536
 )
 
-// tunnel passes WebSocket connections of nodes on to a server, byte by byte.
+// tunnel passes WebSocket connections of nodes on: to an embedded server in process, without a
+// socket or its files in between, and to external ones byte by byte.
 type tunnel struct {
 	b       *Bus
-	servers atomic.Pointer[[]*url.URL] // nil: not ready, or closed
+	servers atomic.Pointer[[]*url.URL] // nil: not ready, or closed; none: the embedded one
 	opened  atomic.Int64
 
 	handshake time.Duration
@@ -125,18 +126,21 @@ func (t *tunnel) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 	}
 	early := rw.Reader.Buffered()
 	p := &pair{t: t, node: conn, server: up, known: leave}
+	if len(*servers) == 0 {
+		p.node = &framed{Conn: conn}
+	}
 	if early > 0 || !t.add(p) { // a client speaks after the answer only
 		p.close()
 		return 0, ""
 	}
 	t.b.count.tunnelled.Add(1)
 	// The buffers of the request end with the handler.
-	go p.run(reply)
+	go p.run(conn, reply)
 	return 0, ""
 }
 
 // mostPairs is how many connections the limit of open files allows, with some left for all
-// else. Each takes a file to the node, one to the server, and one of an embedded server.
+// else. Each takes a file to the node, and one to an external server.
 func mostPairs(embedded bool) int {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -144,9 +148,9 @@ func mostPairs(embedded bool) int {
 	}
 	each := 2
 	if embedded {
-		each = 3
+		each = 1
 	}
-	return max(1, (int(min(l.Cur, 3*maxPairs))-256)/each)
+	return max(1, (int(min(l.Cur, 2*maxPairs))-256)/each)
 }
 
 // checkUpgrade refuses what is no WebSocket of a program.
@@ -253,6 +257,10 @@ func (t *tunnel) add(p *pair) bool {
 // dial opens the way to one of the servers and repeats the upgrade there; reply is its answer
 // with what follows. Nothing of the request but the key is passed on.
 func (t *tunnel) dial(r *http.Request, servers []*url.URL, source netip.Addr) (net.Conn, []byte, error) {
+	if len(servers) == 0 {
+		c, err := t.b.srv.InProcessConn()
+		return c, accepted(r.Header.Get("Sec-WebSocket-Key")), err
+	}
 	var errs []error
 	ctx, cancel := context.WithTimeout(r.Context(), handshakeTime)
 	defer cancel()

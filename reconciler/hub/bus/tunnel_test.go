@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -87,8 +88,7 @@ func TestTunnelHidesHeaders(t *testing.T) {
 	}))
 	defer s.Close()
 	h := start(t, Config{})
-	u := *h.tunnel.servers.Load()
-	u[0].Host = strings.TrimPrefix(s.URL, "http://")
+	h.tunnel.open([]*url.URL{{Scheme: "ws", Host: strings.TrimPrefix(s.URL, "http://")}})
 	_, r := speak(t, h, goodUpgrade+"X-Forwarded-For: 6.6.6.6\r\nCookie: jwt=x\r\nNats-No-Masking: true\r\n\r\n")
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusBadGateway {
@@ -251,7 +251,7 @@ func TestMeter(t *testing.T) {
 
 func TestNoFilesLeft(t *testing.T) {
 	h := start(t, Config{})
-	if h.tunnel.most < 1 || mostPairs(false) < mostPairs(true) {
+	if h.tunnel.most < 1 || mostPairs(true) < mostPairs(false) {
 		t.Error(h.tunnel.most)
 	}
 	h.tunnel.most = 1
