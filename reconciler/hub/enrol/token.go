@@ -85,40 +85,43 @@ func (e *Enrol) token(node, publicKey string, now time.Time) (wire.Token, error)
 
 // trustCache keeps the root documents for a moment: anybody may ask for them.
 type trustCache struct {
-	mu   sync.Mutex
-	docs [][]byte
-	at   time.Time
+	mu    sync.Mutex
+	docs  [][]byte
+	err   error     // if there are none
+	until time.Time // when to ask again
 }
 
 const (
-	trustLife = 10 * time.Second
-	trustTime = 10 * time.Second // to get them
+	trustLife  = 10 * time.Second
+	trustPause = time.Second      // after a failure: those who waited for it meanwhile ask nobody
+	trustTime  = 10 * time.Second // to get them
 )
 
-func (t *trustCache) get(ctx context.Context, now time.Time, fetch func(context.Context) ([][]byte, error)) ([][]byte, error) {
+func (t *trustCache) get(ctx context.Context, now func() time.Time, fetch func(context.Context) ([][]byte, error)) ([][]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if age := now.Sub(t.at); t.docs != nil && age >= 0 && age < trustLife {
-		return t.docs, nil
+	if left := t.until.Sub(now()); left > 0 && left <= trustLife { // more: the clock was set back
+		return t.docs, t.err
 	}
 	ctx, cancel := context.WithTimeout(ctx, trustTime)
 	defer cancel()
 	docs, err := fetch(ctx)
-	switch {
-	case err == nil && len(docs) > 0:
-		t.docs = docs
-	case t.docs == nil && err == nil:
-		return nil, fmt.Errorf("there are none")
-	case t.docs == nil:
-		return nil, err
+	if err == nil && len(docs) == 0 {
+		err = fmt.Errorf("there are none")
 	}
-	t.at = now // old ones are better than none, and asking again at once helps nobody
-	return t.docs, nil
+	t.until = now().Add(trustLife)
+	switch {
+	case err == nil:
+		t.docs, t.err = docs, nil
+	case t.docs == nil:
+		t.err, t.until = err, now().Add(trustPause)
+	} // else old ones are better than none, and asking again at once helps nobody
+	return t.docs, t.err
 }
 
 func (e *Enrol) serveTrust(w http.ResponseWriter, r *http.Request) {
 	// one caller that leaves must not fail the others that wait for the same answer
-	docs, err := e.trust.get(context.WithoutCancel(r.Context()), e.c.Now(), e.c.Trust)
+	docs, err := e.trust.get(context.WithoutCancel(r.Context()), e.c.Now, e.c.Trust)
 	if err != nil {
 		e.log.Warn("get the root documents", "error", err)
 		unavailable(w, "the hub has no root documents yet")

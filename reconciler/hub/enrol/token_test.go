@@ -324,6 +324,7 @@ func TestTrustIsKeptForAMoment(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	fail = nil
+	w.setClock(trustPause)
 	for range 100 {
 		if got := into[wire.Trust](t, get()); len(got.Documents) != 1 || string(got.Documents[0]) != "root 1" {
 			t.Fatalf("%s", got.Documents)
@@ -341,5 +342,34 @@ func TestTrustIsKeptForAMoment(t *testing.T) {
 	w.setClock(time.Hour)
 	if got := into[wire.Trust](t, get()); len(got.Documents) != 2 {
 		t.Error("old ones are better than none")
+	}
+}
+
+// TestTrustThatDoesNotCome: strangers who waited for a store that hangs do not each wait for it
+// again.
+func TestTrustThatDoesNotCome(t *testing.T) {
+	var c trustCache
+	at, asked := time.Now(), 0
+	get := func() error {
+		_, err := c.get(t.Context(), func() time.Time { return at }, func(context.Context) ([][]byte, error) {
+			asked++
+			at = at.Add(trustTime)
+			return nil, errors.New("no store")
+		})
+		return err
+	}
+	for range 100 {
+		if get() == nil {
+			t.Fatal("no error")
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	for _, later := range []time.Duration{trustPause, -time.Hour} {
+		at = at.Add(later)
+		if asked = 0; get() == nil || asked != 1 {
+			t.Errorf("after %v: asked %d times", later, asked)
+		}
 	}
 }
