@@ -19,7 +19,7 @@ import (
 // A disk that is full at the edge delays a state; what runs goes on, over a restart too, and
 // the state is begun as soon as there is room.
 func TestDiskFull(t *testing.T) {
-	w := newWorld(t)
+	w := newSite(t)
 	if err := os.Mkdir(w.agentDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ var greeting = regexp.MustCompile(`hello (n[0-9]+),`)
 // Whatever is killed, and whenever: what runs was pushed, the newest floor never falls, and in
 // the end the node runs the newest state.
 func TestKilledAtRandom(t *testing.T) {
-	w := newWorld(t)
+	w := newSite(t)
 	w.enrol()
 	w.startReconciler()
 	w.startAgent()

@@ -16,14 +16,14 @@ import (
 
 // TestLife plays one node's life, step by step; each step begins with a node that is well.
 func TestLife(t *testing.T) {
-	w := newWorld(t)
+	w := newSite(t)
 	foreign := w.foreign()
 	w.enrol()
 	w.startReconciler()
 	w.startAgent()
 	for _, s := range []struct {
 		name string
-		do   func(*world)
+		do   func(*site)
 	}{
 		{"push and it runs", first},
 		{"update", update},
@@ -52,19 +52,19 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func first(w *world) {
+func first(w *site) {
 	w.deploy(app{greeting: "one"})
 	w.says("one")
 	w.well()
 }
 
-func update(w *world) {
+func update(w *site) {
 	w.deploy(app{greeting: "two", image: w.hello("2")})
 	w.until("version 2", func() bool { return strings.Contains(get(webPort), "version 2") })
 	w.well()
 }
 
-func unhealthy(w *world) {
+func unhealthy(w *site) {
 	w.deploy(app{greeting: "three", image: w.hello("2"), fail: "unhealthy", deadline: "3s"})
 	w.until("the node to go back", func() bool { return w.status().Update.Phase == edge.RolledBack })
 	w.says("two")
@@ -77,7 +77,7 @@ func unhealthy(w *world) {
 	w.well()
 }
 
-func imageMissing(w *world) {
+func imageMissing(w *site) {
 	img, err := env.BuildImage("5")
 	if err != nil {
 		w.Fatal(err)
@@ -101,7 +101,7 @@ func imageMissing(w *world) {
 	w.well()
 }
 
-func portTaken(w *world) {
+func portTaken(w *site) {
 	l, err := net.Listen("tcp", "0.0.0.0:18090")
 	if err != nil {
 		w.Fatal(err)
@@ -126,7 +126,7 @@ func portTaken(w *world) {
 	w.well()
 }
 
-func reconcilerAway(w *world) {
+func reconcilerAway(w *site) {
 	w.reconciler.end(syscall.SIGKILL)
 	w.until("the node to notice", func() bool { return w.status().Link.Error != "" })
 	if !w.greets(webPort, "five") {
@@ -138,7 +138,7 @@ func reconcilerAway(w *world) {
 	w.well()
 }
 
-func agentRestarted(w *world) {
+func agentRestarted(w *site) {
 	before := w.tasks()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		w.agent.end(s)
@@ -153,7 +153,7 @@ func agentRestarted(w *world) {
 	}
 }
 
-func containerdRestarted(w *world) {
+func containerdRestarted(w *site) {
 	before := w.tasks()
 	if err := w.containerd.Halt(); err != nil {
 		w.Fatal(err)
@@ -176,7 +176,7 @@ func containerdRestarted(w *world) {
 	w.well()
 }
 
-func rebootOffline(w *world) {
+func rebootOffline(w *site) {
 	w.reconciler.end(syscall.SIGKILL)
 	w.stopRegistry()
 	w.agent.end(syscall.SIGKILL)
@@ -198,7 +198,7 @@ func rebootOffline(w *world) {
 	w.well()
 }
 
-func drain(w *world) {
+func drain(w *site) {
 	b, err := os.ReadFile(w.path("clone", workspace, "node.cue"))
 	if err != nil {
 		w.Fatal(err)
@@ -223,7 +223,7 @@ func drain(w *world) {
 }
 
 // tasks lists the node's running containers with their processes.
-func (w *world) tasks() string {
+func (w *site) tasks() string {
 	w.Helper()
 	lines := strings.Split(w.ctr(namespace, "task", "ls"), "\n")
 	slices.Sort(lines)
@@ -232,7 +232,7 @@ func (w *world) tasks() string {
 
 // foreign makes, the first time, what is not ours, and describes it byte for byte: containers
 // in another namespace of the same containerd, rules, links, CNI configuration.
-func (w *world) foreign() string {
+func (w *site) foreign() string {
 	w.Helper()
 	if strings.TrimSpace(w.ctr("default", "container", "ls", "-q")) == "" {
 		w.ctr("default", "images", "pull", "--plain-http", w.hello("1"))

@@ -93,6 +93,27 @@ func (n *Node) Approve(ctx context.Context, name string) error {
 	return n.w.Push(ctx)
 }
 
+// ByHand makes the node's key with init, and puts it into the clone without anybody's help.
+func (n *Node) ByHand(ctx context.Context, name string) error {
+	cmd := n.command("selvedge-edge", "init", "--dir", n.Dir, "--node", name, "--hub", n.w.URLFor(n), "--ca", n.w.HubCA, "--root", filepath.Join(n.w.Dir, "trust", "1.root.json"))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	key, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("init: %w: %s", err, stderr.String())
+	}
+	n.Name = name
+	err = n.w.Write(n.File(), fmt.Sprintf("package fleet\n\nnode: %q: {\n\tlabels: {role: \"gateway\", room: \"lab-1\"}\n\tidentity: publicKey: %q\n\tcapacity: {cpu: 2, memory: \"1GiB\"}\n\tremote: {logs: true, restart: true, exec: true}\n}\n",
+		name, strings.TrimSpace(string(key))))
+	if err != nil {
+		return err
+	}
+	return n.w.Commit(ctx, "Add "+name)
+}
+
+// File is the node's in the clone.
+func (n *Node) File() string { return filepath.Join(Workspace, "node-"+n.Name+".cue") }
+
 // Start starts the agent.
 func (n *Node) Start(context.Context) (err error) {
 	n.Agent, err = n.w.Spawn(n.Label, n.command("selvedge-edge", "run", "--dir", n.Dir, "--containerd", n.Containerd.Address,
@@ -124,8 +145,11 @@ type EdgeStatus struct {
 	Node    string
 	Running bool
 	Link    struct{ Error string }
-	Hub     struct{ Error string }
-	Store   struct {
+	Hub     struct {
+		Connected bool
+		Error     string
+	}
+	Store struct {
 		Current  *struct{ Generation int64 }
 		Rejected []struct{ Reason string }
 	}

@@ -36,8 +36,8 @@ const (
 	patience = time.Minute
 )
 
-// world is a platform and one node of it.
-type world struct {
+// site is a platform and one node of it.
+type site struct {
 	*testing.T
 	dir, bin   string
 	password   string
@@ -55,8 +55,8 @@ type process struct {
 	done chan struct{}
 }
 
-// newWorld sets all of it up; nothing of it runs yet but containerd and the registry.
-func newWorld(t *testing.T) *world {
+// newSite sets all of it up; nothing of it runs yet but containerd and the registry.
+func newSite(t *testing.T) *site {
 	t.Helper()
 	env.Need(t, env.CanContainerd())
 	env.Need(t, env.CanRegistry())
@@ -68,7 +68,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: dir, bin: bin, password: rand.Text(), agentDir: filepath.Join(dir, "agent"),
+	w := &site{T: t, dir: dir, bin: bin, password: rand.Text(), agentDir: filepath.Join(dir, "agent"),
 		containerd: env.Containerd(t), image: map[string]string{}}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -88,25 +88,25 @@ func newWorld(t *testing.T) *world {
 }
 
 // enrol makes the node's key and puts the node into Git, with no app.
-func (w *world) enrol() {
+func (w *site) enrol() {
 	w.Helper()
 	public := w.run("selvedge-edge", "init", "--dir", w.agentDir, "--node", node, "--registry", "http://"+states, "--root", w.path("trust", "1.root.json"))
 	w.write("node.cue", fmt.Sprintf("package fleet\n\nnode: %q: {\n\tlabels: role: \"gateway\"\n\tidentity: publicKey: %q\n}\n", node, strings.TrimSpace(public)))
 	w.push("The node")
 }
 
-func (w *world) path(elem ...string) string {
+func (w *site) path(elem ...string) string {
 	return filepath.Join(append([]string{w.dir}, elem...)...)
 }
 
-func (w *world) keys() {
+func (w *site) keys() {
 	w.Helper()
 	w.run("selvedge", "keys", "generate", "--out", w.path("root"))
 	w.run("selvedge", "keys", "generate", "--out", w.path("cosign"))
 	w.run("selvedge", "keys", "root", "init", "--trust", w.path("trust"), "--root", w.path("root.pub"), "--signer", w.path("cosign.pub"), "--sign-with", w.path("root.key"))
 }
 
-func (w *world) repo() {
+func (w *site) repo() {
 	w.Helper()
 	w.git(w.dir, "init", "-q", "--bare", "-b", "main", w.path("fleet.git"))
 	w.git(w.dir, "clone", "-q", w.path("fleet.git"), w.path("clone"))
@@ -125,7 +125,7 @@ func (w *world) repo() {
 	}
 }
 
-func (w *world) write(name, text string) {
+func (w *site) write(name, text string) {
 	w.Helper()
 	if err := os.WriteFile(w.path("clone", workspace, name), []byte(text), 0o644); err != nil {
 		w.Fatal(err)
@@ -143,7 +143,7 @@ type app struct {
 }
 
 // deploy writes apps into the clone and pushes them.
-func (w *world) deploy(apps ...app) {
+func (w *site) deploy(apps ...app) {
 	w.Helper()
 	for _, a := range apps {
 		w.writeApp(a)
@@ -151,7 +151,7 @@ func (w *world) deploy(apps ...app) {
 	w.push("Change of apps")
 }
 
-func (w *world) writeApp(a app) {
+func (w *site) writeApp(a app) {
 	w.Helper()
 	def := func(s *string, v string) {
 		if *s == "" {
@@ -190,7 +190,7 @@ config: %[1]q: file: "motd.txt": "config of %[5]s\n"
 }
 
 // remove takes an app out of the clone.
-func (w *world) remove(name string) {
+func (w *site) remove(name string) {
 	w.Helper()
 	if err := os.Remove(w.path("clone", workspace, name+".cue")); err != nil {
 		w.Fatal(err)
@@ -198,7 +198,7 @@ func (w *world) remove(name string) {
 }
 
 // hello returns the image of a version, pushed.
-func (w *world) hello(version string) string {
+func (w *site) hello(version string) string {
 	w.Helper()
 	if w.image[version] == "" {
 		w.image[version] = env.Image(w, images, "e2e/hello", version)
@@ -206,7 +206,7 @@ func (w *world) hello(version string) string {
 	return w.image[version]
 }
 
-func (w *world) push(message string) {
+func (w *site) push(message string) {
 	w.Helper()
 	dir := w.path("clone")
 	w.git(dir, "add", "-A")
@@ -214,7 +214,7 @@ func (w *world) push(message string) {
 	w.git(dir, "push", "-q", "origin", "HEAD:main")
 }
 
-func (w *world) startRegistry() {
+func (w *site) startRegistry() {
 	w.Helper()
 	r, err := env.StartRegistryAt(images, "")
 	if err != nil {
@@ -223,27 +223,27 @@ func (w *world) startRegistry() {
 	w.registry = r
 }
 
-func (w *world) stopRegistry() {
+func (w *site) stopRegistry() {
 	if w.registry != nil {
 		w.registry.Stop() // its files are temporary
 		w.registry = nil
 	}
 }
 
-func (w *world) startReconciler() {
+func (w *site) startReconciler() {
 	w.Helper()
 	w.reconciler = w.spawn("selvedge-reconciler", "run", "--repo", w.path("fleet.git"), "--branch", "main", "--data", w.path("reconciler"),
 		"--key", w.path("cosign.key"), "--trust", w.path("trust"), "--listen", states)
 }
 
-func (w *world) startAgent() {
+func (w *site) startAgent() {
 	w.Helper()
 	w.agent = w.spawn("selvedge-edge", "run", "--dir", w.agentDir, "--containerd", w.containerd.Address,
 		"--namespace", namespace, "--run-dir", w.path("run"), "--bridge", bridge, "--interval", "1s")
 }
 
 // purge takes away what a node that is not drained leaves, for the tests that follow.
-func (w *world) purge() {
+func (w *site) purge() {
 	r := containerd.New(containerd.Config{Address: w.containerd.Address, Namespace: namespace, DataDir: filepath.Join(w.agentDir, "containers"),
 		RunDir: w.path("run"), Bridge: bridge})
 	defer r.Close()
@@ -252,7 +252,7 @@ func (w *world) purge() {
 	}
 }
 
-func (w *world) spawn(name string, args ...string) *process {
+func (w *site) spawn(name string, args ...string) *process {
 	w.Helper()
 	out, err := os.OpenFile(w.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -286,7 +286,7 @@ func (p *process) end(s syscall.Signal) {
 	}
 }
 
-func (w *world) run(name string, args ...string) string {
+func (w *site) run(name string, args ...string) string {
 	w.Helper()
 	cmd := exec.Command(filepath.Join(w.bin, name), args...)
 	cmd.Dir, cmd.Env = w.dir, append(os.Environ(), "COSIGN_PASSWORD="+w.password)
@@ -299,7 +299,7 @@ func (w *world) run(name string, args ...string) string {
 	return string(out)
 }
 
-func (w *world) git(dir string, args ...string) {
+func (w *site) git(dir string, args ...string) {
 	w.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
@@ -309,7 +309,7 @@ func (w *world) git(dir string, args ...string) {
 }
 
 // ctr asks containerd behind everybody's back.
-func (w *world) ctr(ns string, args ...string) string {
+func (w *site) ctr(ns string, args ...string) string {
 	w.Helper()
 	out, err := exec.Command("ctr", append([]string{"--address", w.containerd.Address, "-n", ns}, args...)...).CombinedOutput()
 	if err != nil {
@@ -319,7 +319,7 @@ func (w *world) ctr(ns string, args ...string) string {
 }
 
 // killContainers kills every container process of the node.
-func (w *world) killContainers() {
+func (w *site) killContainers() {
 	w.Helper()
 	for id := range strings.FieldsSeq(w.ctr(namespace, "task", "ls", "-q")) {
 		w.ctr(namespace, "task", "kill", "-s", "SIGKILL", id)
@@ -327,14 +327,14 @@ func (w *world) killContainers() {
 }
 
 // status is what people see.
-func (w *world) status() (s edge.Status) {
+func (w *site) status() (s edge.Status) {
 	cmd := exec.Command(filepath.Join(w.bin, "selvedge-edge"), "status", "--dir", w.agentDir, "-o", "json")
 	out, _ := cmd.Output() // exit 1: not well, which is an answer
 	_ = json.Unmarshal(out, &s)
 	return s
 }
 
-func (w *world) until(what string, ok func() bool) {
+func (w *site) until(what string, ok func() bool) {
 	w.Helper()
 	for began := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(began) > patience {
@@ -345,25 +345,27 @@ func (w *world) until(what string, ok func() bool) {
 }
 
 // says waits until an app greets like that.
-func (w *world) says(greeting string) {
+func (w *site) says(greeting string) {
 	w.Helper()
 	w.until("the app to greet "+greeting, func() bool { return w.greets(webPort, greeting) })
 }
 
-func (w *world) greets(port int, greeting string) bool {
+func (w *site) greets(port int, greeting string) bool {
 	return strings.Contains(get(port), "hello "+greeting+",")
 }
 
 // well waits until the node runs the newest state in health.
-func (w *world) well() {
+func (w *site) well() {
 	w.Helper()
 	w.until("the node to be well", func() bool { return w.status().Well() })
 }
 
-func get(port int) string {
+func get(port int) string { return fetch(fmt.Sprintf("http://127.0.0.1:%d/", port)) }
+
+func fetch(url string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return ""
 	}
@@ -377,7 +379,7 @@ func get(port int) string {
 	return string(b)
 }
 
-func (w *world) logs() {
+func (w *site) logs() {
 	for _, name := range []string{"selvedge-reconciler.log", "selvedge-edge.log"} {
 		text, _ := os.ReadFile(w.path(name))
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
