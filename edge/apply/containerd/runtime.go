@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/nerdctl/v2/pkg/api/types"
 	"github.com/containerd/nerdctl/v2/pkg/clientutil"
 	"github.com/containerd/nerdctl/v2/pkg/config"
+	"github.com/containerd/nerdctl/v2/pkg/idgen"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -65,6 +66,8 @@ type Runtime struct {
 	c    Config
 	log  *slog.Logger
 	self string // this program, for hooks and loggers
+
+	commands string // what the IDs of the commands begin with that this process runs
 
 	mu     sync.Mutex
 	conn   *client.Client
@@ -114,7 +117,7 @@ func New(c Config) *Runtime {
 		c.Log = slog.Default()
 	}
 	c.Address = strings.TrimPrefix(c.Address, "unix://")
-	return &Runtime{c: c, log: c.Log}
+	return &Runtime{c: c, log: c.Log, commands: commandPrefix + idgen.GenerateID()[:8] + "-"}
 }
 
 // Close ends the connection; containers go on.

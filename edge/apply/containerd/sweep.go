@@ -88,6 +88,7 @@ func (r *Runtime) sweepOnce(ctx context.Context, c *client.Client, dataStore str
 		}
 		errs = append(errs, r.freeName(ctx, c, n.Name()))
 	}
+	errs = append(errs, r.sweepCommands(ctx, c, list))
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("some leftovers stay", "error", err)
 	}

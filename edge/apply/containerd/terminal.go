@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +57,7 @@ func (r *Runtime) ExecStream(ctx context.Context, id string, o apply.ExecOptions
 	if err != nil {
 		return 0, r.wrap(what, err)
 	}
-	fifos := filepath.Join(r.c.RunDir, "fifo")
+	fifos := r.fifos()
 	if err := os.MkdirAll(fifos, 0o700); err != nil {
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
@@ -67,7 +66,7 @@ func (r *Runtime) ExecStream(ctx context.Context, id string, o apply.ExecOptions
 	free := context.WithoutCancel(nctx)
 	begin, cancel := context.WithTimeout(free, stopBound)
 	defer cancel()
-	x, err := task.Exec(begin, "exec-"+idgen.GenerateID()[:16], process(spec.Process, o), cio.NewCreator(append(s.streams(o), cio.WithFIFODir(fifos))...))
+	x, err := task.Exec(begin, r.commands+idgen.GenerateID()[:16], process(spec.Process, o), cio.NewCreator(append(s.streams(o), cio.WithFIFODir(fifos))...))
 	if err != nil {
 		return 0, r.wrap(what, explain(err))
 	}
