@@ -219,8 +219,12 @@ func (b *bed) start() {
 			}
 			b.pin = pin
 		}
-		_, err := b.client("ana").Whoami(b.t.Context())
-		return err == nil
+		res, err := b.calls.Get(b.url + "/healthz")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
 	})
 }
 
