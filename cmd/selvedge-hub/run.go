@@ -105,6 +105,12 @@ func (o *options) run(ctx context.Context) error {
 	if o.cfg.DataDir, err = filepath.Abs(o.cfg.DataDir); err != nil {
 		return err
 	}
+	if name, ok := strings.CutPrefix(o.cfg.Reconciler, "unix:"); ok && name != "" {
+		if name, err = filepath.Abs(name); err != nil {
+			return err
+		}
+		o.cfg.Reconciler = "unix:" + name
+	}
 	h, err := hub.New(o.cfg)
 	if err != nil {
 		return err

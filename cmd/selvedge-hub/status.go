@@ -68,7 +68,7 @@ func printStatus(c *cobra.Command, s hub.Status) error {
 	if s.Roster.IsZero() {
 		fmt.Fprintf(w, "fleet\tnot known: the reconciler has never answered\n")
 	} else {
-		fmt.Fprintf(w, "fleet\t%d nodes, commit %.12s, told at %s\n", s.Nodes, s.Commit, s.Roster.Format(time.RFC3339))
+		fmt.Fprintf(w, "fleet\t%s, commit %.12s, told at %s\n", nodes(s.Nodes), s.Commit, s.Roster.Format(time.RFC3339))
 	}
 	fmt.Fprintf(w, "audit log\t%s\n", s.Audit)
 	return w.Flush()
@@ -112,4 +112,11 @@ func openapiCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }

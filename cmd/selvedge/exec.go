@@ -43,7 +43,7 @@ The exit code is that of the command, or 2 or 3 if it could not be run.`,
 			}
 			if app == "" {
 				var err error
-				if app, err = onlyApp(c.Context(), hub, node); err != nil {
+				if app, err = onlyApp(c.Context(), hub, node, ""); err != nil {
 					return err
 				}
 			}

@@ -166,7 +166,7 @@ func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []strin
 			s.options.Container = container
 		}
 		if s.options.App == "" && !o.Agent {
-			if s.options.App, err = onlyApp(ctx, hub, node); err != nil {
+			if s.options.App, err = onlyApp(ctx, hub, node, "; --agent gives the log of its agent"); err != nil {
 				return nil, err
 			}
 		}
@@ -175,8 +175,8 @@ func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []strin
 	return out, nil
 }
 
-// onlyApp is the app of a node that has one.
-func onlyApp(ctx context.Context, hub *client.Client, node string) (string, error) {
+// onlyApp is the app of a node that has one. The hint is for nodes without any.
+func onlyApp(ctx context.Context, hub *client.Client, node, hint string) (string, error) {
 	d, err := hub.Node(ctx, node)
 	if err != nil {
 		return "", err
@@ -189,7 +189,7 @@ func onlyApp(ctx context.Context, hub *client.Client, node string) (string, erro
 	}
 	switch len(names) {
 	case 0:
-		return "", exit.With(exit.Findings, fmt.Errorf("node %s is not known to run an app; --agent gives the log of its agent", show.Text(node)))
+		return "", exit.With(exit.Findings, fmt.Errorf("node %s is not known to run an app%s", show.Text(node), hint))
 	case 1:
 		return d.Report.Apps[0].Name, nil
 	}
