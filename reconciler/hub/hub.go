@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -165,7 +164,7 @@ func (h *Hub) openEnrol() (err error) {
 		Guide: func(key string) (roster.Guide, int, bool) {
 			v := h.follow.View()
 			g, ok := v.Fleet.Guides[key]
-			return g, guided(v, g), ok
+			return g, v.Guided(g), ok
 		},
 		Images: h.hosts(),
 		Prefix: h.prefix,
@@ -194,16 +193,6 @@ func (h *Hub) record(e hubapi.AuditEntry) {
 	if err := h.audit.Append(ctx, e); err != nil {
 		h.log.Error("audit", "err", err)
 	}
-}
-
-// guided counts the nodes that a guide has let in, as far as their names tell.
-func guided(v *follow.View, g roster.Guide) (n int) {
-	for name, node := range v.Nodes() {
-		if node.PublicKey != "" && strings.HasPrefix(name, g.Prefix) && (g.Scope == "" || node.Workspace == g.Scope || strings.HasPrefix(node.Workspace, g.Scope+"/")) {
-			n++
-		}
-	}
-	return n
 }
 
 func (h *Hub) prefix() string { return h.follow.View().Fleet.Prefix }

@@ -168,3 +168,20 @@ func BenchmarkWith(b *testing.B) {
 		}
 	}
 }
+
+func TestGuided(t *testing.T) {
+	nodes := map[string]roster.Node{
+		"box-1": {Workspace: "folders/a/lab", PublicKey: "U1"}, "box-2": {Workspace: "folders/a", PublicKey: "U2"},
+		"box-3": {Workspace: "folders/ab", PublicKey: "U3"}, "box-4": {Workspace: "folders/a/lab"}, "bo": {Workspace: "folders/a", PublicKey: "U4"},
+		"boy-1": {Workspace: "folders/a", PublicKey: "U5"},
+	}
+	v, _, err := new(View).with(&group{reset: true, Event: roster.Event{Nodes: nodes}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g, want := range map[[2]string]int{{"box-", "folders/a"}: 2, {"box-", ""}: 3, {"", "folders/a"}: 4, {"z", ""}: 0, {"box-", "folders/a/lab"}: 1} {
+		if n := v.Guided(roster.Guide{Prefix: g[0], Scope: g[1]}); n != want {
+			t.Errorf("%q: %d, want %d", g, n, want)
+		}
+	}
+}

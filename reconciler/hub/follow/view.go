@@ -2,6 +2,8 @@ package follow
 
 import (
 	"iter"
+	"sort"
+	"strings"
 	"time"
 
 	"selvedge/schema/roster"
@@ -61,4 +63,16 @@ func (v *View) Nodes() iter.Seq2[string, roster.Node] {
 			}
 		}
 	}
+}
+
+// Guided counts the nodes with a key under a guide's prefix and scope: those that it let in, as
+// far as their names tell.
+func (v *View) Guided(g roster.Guide) (n int) {
+	for i := sort.SearchStrings(v.names, g.Prefix); i < len(v.names) && strings.HasPrefix(v.names[i], g.Prefix); i++ {
+		node, ok := v.Node(v.names[i])
+		if ok && node.PublicKey != "" && (g.Scope == "" || strings.HasPrefix(node.Workspace+"/", g.Scope+"/")) {
+			n++
+		}
+	}
+	return n
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"selvedge/reconciler/access"
@@ -244,7 +243,7 @@ func (o *Ops) Guides(ctx context.Context, c Caller) (hubapi.List[hubapi.Guide], 
 	l := hubapi.List[hubapi.Guide]{Items: []hubapi.Guide{}}
 	for _, key := range guideKeys(e.view.Fleet.Guides) {
 		if g := e.view.Fleet.Guides[key]; e.visible(g.Scope) {
-			l.Items = append(l.Items, hubapi.Guide{Guide: g, Nodes: guideNodes(e, g), Pending: waiting[key]})
+			l.Items = append(l.Items, hubapi.Guide{Guide: g, Nodes: e.view.Guided(g), Pending: waiting[key]})
 		}
 	}
 	l.Total = len(l.Items)
@@ -258,15 +257,4 @@ func guideKeys(guides map[string]roster.Guide) []string {
 	}
 	sort.Strings(keys)
 	return keys
-}
-
-// guideNodes counts nodes under a guide's prefix and scope.
-func guideNodes(e *entry, g roster.Guide) (n int) {
-	names := e.view.Names()
-	for i := sort.SearchStrings(names, g.Prefix); i < len(names) && strings.HasPrefix(names[i], g.Prefix); i++ {
-		if node, ok := e.view.Node(names[i]); ok && access.Above(g.Scope, node.Workspace) {
-			n++
-		}
-	}
-	return n
 }
