@@ -2,7 +2,10 @@ package follow
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -183,5 +186,38 @@ func TestGuided(t *testing.T) {
 		if n := v.Guided(roster.Guide{Prefix: g[0], Scope: g[1]}); n != want {
 			t.Errorf("%q: %d, want %d", g, n, want)
 		}
+	}
+}
+
+// TestCacheOfLargeLists: a team that declares very much must not keep all hubs from remembering
+// who was put out.
+func TestCacheOfLargeLists(t *testing.T) {
+	f := &roster.Fleet{Platform: "p", Scopes: map[string]roster.Scope{"": {Kind: "platform"}, "folders/a": {Kind: "workspace"}},
+		Identities: map[string]roster.Identity{}, Apps: map[string][]roster.App{"folders/a": {{Name: "x", Scope: "folders/a"}}},
+		Guides: map[string]roster.Guide{"folders/a/g": {Name: "g", Scope: "folders/a", Prefix: "g-"}}, Problems: []roster.Problem{{Text: "p"}}}
+	subjects := make([]string, 256)
+	for i := range subjects {
+		subjects[i] = fmt.Sprintf("user:%0120d", i)
+	}
+	nodes := map[string]roster.Node{}
+	for i := range 280 { // 9 MB of each
+		f.Bindings = append(f.Bindings, roster.Binding{Name: fmt.Sprint("b", i), Scope: "folders/a", Role: "viewer", Subjects: subjects})
+		f.Identities[fmt.Sprint("i", i)] = roster.Identity{Kind: "user", Groups: subjects}
+		nodes[fmt.Sprint("n", i)] = roster.Node{Workspace: "folders/a", Images: subjects}
+	}
+	v, _, err := new(View).with(&group{reset: true, Event: roster.Event{Fleet: f, Nodes: nodes, Trust: "t", Changes: []roster.Change{{Commit: roster.Commit{Hash: "1"}}}}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCache(filepath.Join(t.TempDir(), "roster.json"), slog.New(slog.DiscardHandler))
+	if err := c.write(v); err != nil {
+		t.Fatal(err)
+	}
+	g := c.read()
+	if g == nil {
+		t.Fatal("it cannot be read back")
+	}
+	if !reflect.DeepEqual(*g.Fleet, v.Fleet) || !reflect.DeepEqual(g.Nodes, nodes) || g.Trust != "t" || len(g.Changes) != 1 {
+		t.Error("something else is read back")
 	}
 }

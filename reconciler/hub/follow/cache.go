@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -112,68 +113,93 @@ func (c *cache) run(ctx context.Context, view func() *View) {
 	}
 }
 
-// nodesPerLine keeps lines of the file far below the bound of an event.
+// nodesPerLine keeps lines of the file far below the bound of an event, as nodes are; where they
+// are not, it is split further.
 const nodesPerLine = 500
 
 func (c *cache) write(v *View) error {
 	if !v.Loaded {
 		return nil
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	put := func(ev roster.Event) error {
-		at := b.Len()
-		if err := e.Encode(ev); err != nil {
-			return err
-		}
-		if n := b.Len() - at; n > roster.MaxEvent {
-			return fmt.Errorf("an event has %d bytes", n)
-		}
-		return nil
-	}
-	for i, f := range fleetParts(&v.Fleet) {
-		if err := put(roster.Event{Reset: i == 0, More: true, Fleet: f, Trust: v.Trust}); err != nil {
-			return err
-		}
-	}
+	w := newWriter()
+	f := v.Fleet
+	head := f
+	head.Scopes, head.Identities, head.Bindings, head.Guides, head.Problems, head.Apps = nil, nil, nil, nil, nil, nil
+	w.put(0, 1, func(int, int) roster.Event { return roster.Event{Reset: true, Fleet: &head, Trust: v.Trust} })
+	putMap(w, f.Scopes, func(m map[string]roster.Scope) roster.Fleet { return roster.Fleet{Scopes: m} })
+	putMap(w, f.Identities, func(m map[string]roster.Identity) roster.Fleet { return roster.Fleet{Identities: m} })
+	putMap(w, f.Guides, func(m map[string]roster.Guide) roster.Fleet { return roster.Fleet{Guides: m} })
+	putMap(w, f.Apps, func(m map[string][]roster.App) roster.Fleet { return roster.Fleet{Apps: m} })
+	w.put(0, len(f.Bindings), func(from, to int) roster.Event {
+		return roster.Event{Fleet: &roster.Fleet{Bindings: f.Bindings[from:to]}}
+	})
+	w.put(0, len(f.Problems), func(from, to int) roster.Event {
+		return roster.Event{Fleet: &roster.Fleet{Problems: f.Problems[from:to]}}
+	})
 	for names := range slices.Chunk(v.names, nodesPerLine) {
-		nodes := make(map[string]roster.Node, len(names))
-		for _, name := range names {
-			nodes[name], _ = v.Node(name)
-		}
-		if err := put(roster.Event{More: true, Nodes: nodes}); err != nil {
-			return err
-		}
+		w.put(0, len(names), func(from, to int) roster.Event {
+			nodes := make(map[string]roster.Node, to-from)
+			for _, name := range names[from:to] {
+				nodes[name], _ = v.Node(name)
+			}
+			return roster.Event{Nodes: nodes}
+		})
 	}
 	for _, ch := range v.Changes {
-		if err := put(roster.Event{More: true, Changes: []roster.Change{ch}}); err != nil {
-			return err
-		}
+		w.put(0, 1, func(int, int) roster.Event { return roster.Event{Changes: []roster.Change{ch}} })
 	}
-	if err := put(roster.Event{}); err != nil {
-		return err
+	if w.err != nil {
+		return w.err
 	}
-	return atomicfile.Write(c.file, b.Bytes(), 0o600)
+	w.b.WriteString("{}\n") // the end: nothing follows
+	return atomicfile.Write(c.file, w.b.Bytes(), 0o600)
 }
 
-// fleetParts are events' worth of a Fleet, each with one of its lists: together they are it.
-func fleetParts(f *roster.Fleet) []*roster.Fleet {
-	head := *f
-	head.Scopes, head.Identities, head.Bindings, head.Guides, head.Problems, head.Apps = nil, nil, nil, nil, nil, nil
-	out := []*roster.Fleet{&head, {Scopes: f.Scopes}, {Bindings: f.Bindings}, {Guides: f.Guides}, {Problems: f.Problems}}
-	out = append(out, chunks(f.Identities, func(m map[string]roster.Identity) *roster.Fleet { return &roster.Fleet{Identities: m} })...)
-	return append(out, chunks(f.Apps, func(m map[string][]roster.App) *roster.Fleet { return &roster.Fleet{Apps: m} })...)
+// writer writes events of one change.
+type writer struct {
+	b   bytes.Buffer
+	e   *json.Encoder
+	max int // bytes of an event
+	err error
 }
 
-func chunks[V any](m map[string]V, part func(map[string]V) *roster.Fleet) (out []*roster.Fleet) {
-	var now map[string]V
-	for k, v := range m {
-		if now == nil || len(now) == 200 {
-			now = map[string]V{}
-			out = append(out, part(now))
-		}
-		now[k] = v
+func newWriter() *writer {
+	w := &writer{max: roster.MaxEvent}
+	w.e = json.NewEncoder(&w.b)
+	w.e.SetEscapeHTML(false)
+	return w
+}
+
+// put writes a list as one event, or as several if that would be too large. ev makes the one of
+// a part.
+func (w *writer) put(from, to int, ev func(from, to int) roster.Event) {
+	if w.err != nil || from == to {
+		return
 	}
-	return out
+	at, one := w.b.Len(), ev(from, to)
+	one.More = true
+	w.err = w.e.Encode(one)
+	n := w.b.Len() - at
+	switch {
+	case w.err != nil || n <= w.max:
+	case to-from == 1:
+		w.err = fmt.Errorf("an event has %d bytes", n)
+	default:
+		w.b.Truncate(at)
+		middle := (from + to) / 2
+		w.put(from, middle, ev)
+		w.put(middle, to, ev)
+	}
+}
+
+func putMap[V any](w *writer, m map[string]V, part func(map[string]V) roster.Fleet) {
+	names := slices.Sorted(maps.Keys(m))
+	w.put(0, len(names), func(from, to int) roster.Event {
+		some := make(map[string]V, to-from)
+		for _, name := range names[from:to] {
+			some[name] = m[name]
+		}
+		f := part(some)
+		return roster.Event{Fleet: &f}
+	})
 }
