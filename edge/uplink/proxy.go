@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 )
 
@@ -20,20 +21,30 @@ const dialTime = 10 * time.Second
 type dialer struct {
 	ctx   context.Context // of the agent: the library hands none on
 	proxy func(*url.URL) (*url.URL, error)
+
+	mu   sync.Mutex
+	last net.Conn // the library has one at a time
 }
 
 // lastWords is how long a connection lives on when the agent ends.
 const lastWords = 3 * time.Second
 
 // Dial is called by the NATS library, which speaks TLS over what it gets.
-func (d dialer) Dial(network, address string) (net.Conn, error) {
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last != nil {
+		d.last.Close() // the library forgets one whose handshake fails
+		d.last = nil
+	}
 	conn, err := d.dial(network, address)
 	if err != nil {
 		return nil, err
 	}
 	// the library waits for a hub that says nothing, whether the agent ends or not
 	stop := context.AfterFunc(d.ctx, func() { time.AfterFunc(lastWords, func() { conn.Close() }) })
-	return ending{conn, stop}, nil
+	d.last = ending{conn, stop}
+	return d.last, nil
 }
 
 // ending is a connection that an ending agent leaves behind.
@@ -47,7 +58,7 @@ func (e ending) Close() error {
 	return e.Conn.Close()
 }
 
-func (d dialer) dial(network, address string) (net.Conn, error) {
+func (d *dialer) dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, dialTime)
 	defer cancel()
 	proxy, err := d.proxy(&url.URL{Scheme: "https", Host: address})

@@ -1,6 +1,7 @@
 package uplink_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"selvedge/edge/uplink"
 	"selvedge/schema/wire"
@@ -65,5 +67,35 @@ func TestProxyRefuses(t *testing.T) {
 	r.until("the refusal to be told", func() bool { return strings.Contains(r.up.Link().Why, "407") })
 	if strings.Contains(r.up.Link().Why, "wrong") {
 		t.Error("the password is told")
+	}
+}
+
+// The library forgets a connection whose handshake fails: thousands of attempts at a hub that
+// answers 503 must not keep thousands of sockets.
+func TestForgottenConnectionsAreClosed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := uplink.NewDialer(t.Context())
+	for range 3 {
+		if _, err := d.Dial("tcp", l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i == 2 {
+			break // in use
+		}
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("connection %d is kept: %v", i, err)
+		}
 	}
 }

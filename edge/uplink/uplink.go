@@ -306,7 +306,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		nats.IgnoreDiscoveredServers(),
 		nats.CustomReconnectDelay(u.delay),
 		nats.Timeout(10 * time.Second),
-		nats.SetCustomDialer(dialer{ctx, u.cfg.proxy}),
+		nats.SetCustomDialer(&dialer{ctx: ctx, proxy: u.cfg.proxy}),
 		nats.PingInterval(u.cfg.Ping), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(30 * time.Second),
 		nats.NoCallbacksAfterClientClose(),
