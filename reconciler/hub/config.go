@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,7 +112,9 @@ func (c *Config) names() []string {
 		if addr, err := netip.ParseAddr(host); err == nil {
 			host = addr.Unmap().String()
 		}
-		names = append(names, host)
+		if !slices.Contains(names, host) {
+			names = append(names, host)
+		}
 	}
 	return names
 }

@@ -54,6 +54,8 @@ type settings struct {
 	DataDir, Listen string
 	URLs            []string
 	Reconciler      string
+	Bus             []string
+	BusCA           string
 }
 
 func beHub(text string) int {
@@ -62,7 +64,7 @@ func beHub(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler}
+	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler, BusServers: s.Bus, BusCA: s.BusCA}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	cfg.Now = clock(filepath.Join(filepath.Dir(cfg.DataDir), "clock"))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -120,6 +122,14 @@ const workspace = "folders/plant/line"
 func newBed(t *testing.T, n int) *bed {
 	t.Helper()
 	t.Parallel()
+	b := newRoster(t, n)
+	b.start()
+	return b
+}
+
+// newRoster is all of a bed but the hub.
+func newRoster(t *testing.T, n int) *bed {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "svf") // a socket's path is short
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -160,7 +170,6 @@ func newBed(t *testing.T, n int) *bed {
 	must(t, free.Close())
 	b.url = "https://" + b.addr
 	b.link = newLink(t, b.addr)
-	b.start()
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
 		if t.Failed() {
@@ -205,27 +214,35 @@ func (b *bed) tell(e roster.Event) {
 
 func (b *bed) start() {
 	b.t.Helper()
-	cfg, err := json.Marshal(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url, b.link.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
+	b.hub = b.spawn(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url, b.link.url}})
+}
+
+// spawn starts a hub, and waits until it is up.
+func (b *bed) spawn(s settings) *exec.Cmd {
+	b.t.Helper()
+	s.Reconciler = "unix:" + filepath.Join(b.dir, feed.Socket)
+	cfg, err := json.Marshal(s)
 	must(b.t, err)
-	b.hub = exec.Command(os.Args[0])
-	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
-	b.hub.Stderr = b.log
-	must(b.t, b.hub.Start())
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
+	cmd.Stderr = b.log
+	must(b.t, cmd.Start())
 	b.until(time.Minute, "the hub to be up", func() bool {
 		if b.pin == "" {
-			_, pin, err := hub.CA(filepath.Join(b.dir, "hub"))
+			_, pin, err := hub.CA(s.DataDir)
 			if err != nil {
 				return false
 			}
 			b.pin = pin
 		}
-		res, err := b.calls.Get(b.url + "/healthz")
+		res, err := b.calls.Get("https://" + s.Listen + "/healthz")
 		if err != nil {
 			return false
 		}
 		res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
+	return cmd
 }
 
 func (b *bed) end(s syscall.Signal) {
