@@ -49,6 +49,12 @@ type rig struct {
 func newRig(t *testing.T, change ...func(*rig, *uplink.Config)) *rig {
 	t.Helper()
 	t.Parallel()
+	return lonelyRig(t, change...)
+}
+
+// lonelyRig has the process for itself: tests side by side begin after all others.
+func lonelyRig(t *testing.T, change ...func(*rig, *uplink.Config)) *rig {
+	t.Helper()
 	r := &rig{T: t, hub: hubtest.New(t), log: &safe{}, remote: nodestate.Remote{Logs: true, Exec: true, Restart: true}}
 	var err error
 	if r.key, err = nkeys.CreateUser(); err != nil {

@@ -1,0 +1,116 @@
+package edge_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"selvedge/edge"
+	"selvedge/edge/hubtest"
+	"selvedge/schema/nodestate"
+	"selvedge/schema/wire"
+)
+
+// beside is a node that pulls from a registry and has a hub beside it.
+func beside(t *testing.T) (*bed, *hubtest.Hub) {
+	t.Helper()
+	b, h := withHub(t)
+	public, err := edge.Init(b.cfg.Dir, edge.Settings{Node: "gw-1", Registry: b.front.URL, Prefix: "eu", Hubs: []string{h.URL}, HubPin: h.Pin}, b.cloud.Docs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.key = public
+	h.Approve(public, "gw-1")
+	return b, h
+}
+
+// life is what must go its way whatever a hub does: a state, an update, a rollback.
+func (b *bed) life(first int64) {
+	b.Helper()
+	b.sign1(nodestate.Remote{Logs: true, Exec: true, Restart: true}, first, app("a", fmt.Sprint(first)))
+	b.good(first)
+	b.publish(first+1, app("a", "next"))
+	b.good(first + 1)
+	b.publish(first+2, app("a", "bad", failing))
+	b.rejected(first + 2)
+	if !b.runs("a", "next") {
+		b.Errorf("%d: the last good state does not run", first)
+	}
+}
+
+// A hub that answers never, slowly or with nonsense changes and delays nothing of what the node runs.
+func TestHubThatDoesNotAnswer(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
+	for name, before := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"never":        hang,
+		"never on bus": func(w http.ResponseWriter, r *http.Request) bool { return r.URL.Path == wire.PathBus && hang(w, r) },
+		"drop by drop": func(w http.ResponseWriter, r *http.Request) bool {
+			for r.Context().Err() == nil {
+				if _, err := w.Write([]byte(" ")); err != nil {
+					break
+				}
+				http.NewResponseController(w).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
+			return true
+		},
+		"nonsense": func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Write([]byte(strings.Repeat("{", 100_000)))
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, h := beside(t)
+			h.Lock()
+			h.Before = before
+			h.Unlock()
+			b.start()
+			b.life(1)
+			if b.status().Hub.Connected {
+				t.Error("it is connected")
+			}
+		})
+	}
+}
+
+// A bus that is flooded with all that a hub may say, and with what it may not, holds no state up.
+func TestFloodOnTheBus(t *testing.T) {
+	b, h := beside(t)
+	b.cfg.Fallback = 50 * time.Millisecond // the registry tells nobody of changes
+	b.start()
+	b.until("the live connection", func() bool { return b.status().Hub.Connected })
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		big := []byte(`{"app":"` + strings.Repeat("a", 60_000) + `"}`)
+		restart, _ := json.Marshal(wire.RestartRequest{App: "nobody", By: "eve"})
+		logs, _ := json.Marshal(wire.LogsRequest{App: "a", By: "eve", Stream: "s", Window: 1, Follow: true})
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for verb, m := range map[string][]byte{wire.VerbNotice: []byte(`{"generation":99}`), wire.VerbReport: nil, wire.VerbRestart: restart, wire.VerbLogs: logs,
+				wire.VerbExec: big, "s.s": []byte(`{"credit":1}`), "what": big[:100]} {
+				h.Conn.PublishRequest(wire.RequestSubject("gw-1", verb), "n.none", m)
+			}
+			if n%20 == 0 {
+				h.Conn.Flush()
+			}
+		}
+	}()
+	for first := int64(1); first <= 7; first += 3 {
+		b.life(first)
+	}
+	close(stop)
+	<-ended
+	b.halt() // fails if it does not end
+	if fi, err := os.Stat(b.cfg.Dir); err != nil || !fi.IsDir() {
+		t.Error(err)
+	}
+}
