@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +59,7 @@ func TestFleet(t *testing.T) {
 	if f.hand, err = w.AddNode("e2e-hand", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Do(t.Context(), func(string) {}, w.Cloud()...); err != nil {
+	if err := w.Do(t.Context(), func(what string) { t.Log(time.Now().Format(time.TimeOnly), what) }, w.Cloud()...); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []struct {
@@ -75,6 +77,7 @@ func TestFleet(t *testing.T) {
 		{"reboot without a hub", rebootWithoutAHub},
 		{"out of Git and back", outAndBack},
 		{"mended", mended},
+		{"memory", memory},
 	} {
 		ok := t.Run(s.name, func(t *testing.T) {
 			step := *f
@@ -395,4 +398,22 @@ func mended(f *fleet) {
 	f.must(f.far.Netns.Mend())
 	f.says(f.far, "hello alone")
 	f.ready(f.far)
+}
+
+// memory bounds what an agent takes that has had streams, restarts of its hub, and updates. It is
+// 40 MB in a quiet hour; the garbage of the last minute comes on top.
+func memory(f *fleet) {
+	for _, n := range []*world.Node{f.far, f.hand} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", n.Agent.PID()))
+		f.must(err)
+		kb := map[string]int{}
+		for line := range strings.Lines(string(text)) {
+			name, rest, _ := strings.Cut(line, ":")
+			kb[name], _ = strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+		}
+		f.Logf("%s: %d KB resident, %d KB of it its own, %d KB proportional", n.Name, kb["Rss"], kb["Private_Dirty"]+kb["Private_Clean"], kb["Pss"])
+		if kb["Rss"] == 0 || kb["Private_Dirty"] > 64<<10 {
+			f.Errorf("%s: %d KB of its own", n.Name, kb["Private_Dirty"])
+		}
+	}
 }
