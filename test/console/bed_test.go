@@ -42,13 +42,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// settings are of the hub's process.
+type settings struct{ DataDir, Listen, Reconciler string }
+
 func beHub(text string) int {
-	var cfg hub.Config
-	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+	var s settings
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: []string{"https://" + s.Listen}, Reconciler: s.Reconciler, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	h, err := hub.New(cfg)
@@ -153,7 +156,7 @@ func commit(n int, subject string) roster.Commit {
 
 func (b *bed) start() {
 	b.t.Helper()
-	cfg, err := json.Marshal(hub.Config{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: "unix:" + filepath.Join(b.dir, feed.Socket)})
+	cfg, err := json.Marshal(settings{filepath.Join(b.dir, "hub"), b.addr, "unix:" + filepath.Join(b.dir, feed.Socket)})
 	must(b.t, err)
 	b.hub = exec.Command(os.Args[0])
 	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))

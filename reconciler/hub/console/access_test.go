@@ -2,6 +2,8 @@ package console
 
 import (
 	"bytes"
+	"compress/gzip"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -197,5 +199,31 @@ func TestWhoLooksOn(t *testing.T) {
 	n.Refuse.Store(&wire.Error{Code: wire.CodeFailed, Message: "<b>no</b>"})
 	if a := w.ask("POST", "/nodes/mu-1/restart", "editor", url.Values{"app": {"web"}}, "Hx-Request", "true"); a.StatusCode < 400 || !strings.Contains(a.body, "&lt;b&gt;no&lt;/b&gt;") || !strings.Contains(a.body, "notice bad") {
 		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}
+
+func TestPacked(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	css := w.files.path("console.css")
+	for _, path := range []string{"/nodes", css} {
+		plain := w.ask("GET", path, "root", nil)
+		small := w.ask("GET", path, "root", nil, "Accept-Encoding", "br, gzip;q=0.8")
+		z, err := gzip.NewReader(strings.NewReader(small.body))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		b, err := io.ReadAll(z)
+		if err != nil || string(b) != plain.body || len(small.body) > len(plain.body)/2 {
+			t.Errorf("%s: %d bytes of %d, %v", path, len(small.body), len(plain.body), err)
+		}
+		if a := w.ask("GET", path, "root", nil, "Accept-Encoding", "gzip;q=0, br"); a.body != plain.body {
+			t.Errorf("%s is packed for who takes none", path)
+		}
+	}
+	if a := w.ask("GET", css, "", nil); a.StatusCode != 200 || !strings.Contains(a.Header.Get("Cache-Control"), "immutable") {
+		t.Errorf("%d %v", a.StatusCode, a.Header)
+	}
+	if a := w.ask("GET", "/assets/"+w.files.hash+"/..%2fconsole.go", "", nil); a.StatusCode != http.StatusNotFound {
+		t.Errorf("a file that is none: %d", a.StatusCode)
 	}
 }

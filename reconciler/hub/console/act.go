@@ -24,7 +24,7 @@ func (x *exchange) notice(w http.ResponseWriter, code int, n notice) {
 	if err := x.render.part(&b, "notice", n); err != nil {
 		x.c.Log.Error("a notice cannot be shown", "id", x.id, "error", err)
 	}
-	write(w, code, b.Bytes())
+	x.write(w, code, b.Bytes())
 }
 
 func (x *exchange) form(w http.ResponseWriter) (url.Values, error) {

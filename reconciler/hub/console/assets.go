@@ -1,11 +1,15 @@
 package console
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"net/http"
 	"path"
+	"strconv"
+	"strings"
 
 	"selvedge/schema/hubapi"
 )
@@ -17,6 +21,7 @@ var embedded embed.FS
 type files struct {
 	hash   string
 	byName map[string][]byte
+	packed map[string][]byte // with gzip, but for those that gain nothing
 }
 
 var mediaTypes = map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8"}
@@ -26,13 +31,16 @@ func loadAssets() (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, sum := &files{byName: map[string][]byte{}}, sha256.New()
+	f, sum := &files{byName: map[string][]byte{}, packed: map[string][]byte{}}, sha256.New()
 	for _, e := range list {
 		b, err := embedded.ReadFile(path.Join("assets", e.Name()))
 		if err != nil {
 			return nil, err
 		}
 		f.byName[e.Name()] = b
+		if small := packed(b, gzip.BestCompression); len(small) < len(b) {
+			f.packed[e.Name()] = small
+		}
 		sum.Write([]byte(e.Name()))
 		sum.Write(b)
 	}
@@ -49,18 +57,48 @@ func asset(x *exchange, w http.ResponseWriter) error {
 	if !ok || x.r.PathValue("hash") != x.files.hash {
 		return &hubapi.Problem{Title: "Not found", Status: http.StatusNotFound, Reason: hubapi.ReasonNotFound, Detail: "the console was replaced by another version; load the page anew"}
 	}
-	give(w, name, b)
+	x.give(w, name, b)
 	return nil
 }
 
 func favicon(x *exchange, w http.ResponseWriter) error {
-	give(w, "icon.svg", x.files.byName["icon.svg"])
+	x.give(w, "icon.svg", x.files.byName["icon.svg"])
 	return nil
 }
 
-func give(w http.ResponseWriter, name string, b []byte) {
-	w.Header().Set("Content-Type", mediaTypes[path.Ext(name)])
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	w.Header().Del("Vary")
+func (x *exchange) give(w http.ResponseWriter, name string, b []byte) {
+	h := w.Header()
+	h.Set("Content-Type", mediaTypes[path.Ext(name)])
+	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Vary", "Accept-Encoding")
+	if small, ok := x.files.packed[name]; ok && packs(x.r) {
+		h.Set("Content-Encoding", "gzip")
+		b = small
+	}
+	h.Set("Content-Length", strconv.Itoa(len(b)))
 	_, _ = w.Write(b) // the reader left
+}
+
+// packs reports whether the reader takes gzip.
+func packs(r *http.Request) bool {
+	for _, part := range strings.Split(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, quality, _ := strings.Cut(part, ";")
+		if strings.TrimSpace(name) != "gzip" {
+			continue
+		}
+		q, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(quality), "q="), 64)
+		return err != nil || q > 0
+	}
+	return false
+}
+
+func packed(b []byte, level int) []byte {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, level)
+	if err != nil {
+		return b // of a level that there is not
+	}
+	_, _ = z.Write(b) // memory takes it
+	_ = z.Close()
+	return out.Bytes()
 }

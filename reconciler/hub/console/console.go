@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -287,11 +289,20 @@ func (x *exchange) show(w http.ResponseWriter, code int, name string, d *pageDat
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
-	write(w, code, b.Bytes())
+	x.write(w, code, b.Bytes())
 }
 
-func write(w http.ResponseWriter, code int, body []byte) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+// write sends HTML, packed where the reader takes it. Nothing in a page is secret to its
+// reader and chosen by somebody else at once, so its length tells nothing.
+func (x *exchange) write(w http.ResponseWriter, code int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Add("Vary", "Accept-Encoding")
+	if len(body) > 2048 && packs(x.r) {
+		body = packed(body, gzip.BestSpeed)
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
 	_, _ = w.Write(body) // the reader left
 }

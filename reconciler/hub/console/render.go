@@ -109,6 +109,6 @@ func (x *exchange) whole(w http.ResponseWriter, page pageFunc) error {
 	if err := x.render.part(&out, "page", d); err != nil {
 		return err
 	}
-	write(w, http.StatusOK, out.Bytes())
+	x.write(w, http.StatusOK, out.Bytes())
 	return nil
 }

@@ -20,31 +20,33 @@ import (
 // funcs are what templates may call.
 func funcs(f *files, now func() time.Time) template.FuncMap {
 	return template.FuncMap{
-		"asset":   f.path,
-		"clean":   clean,
-		"clip":    clip,
-		"short":   short,
-		"bytes":   size,
-		"cores":   cores,
-		"num":     number,
-		"stamp":   stamp,
-		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"ago":     func(t time.Time) string { return ago(now(), t) },
-		"until":   func(t time.Time) string { return until(now(), t) },
-		"gen":     generation,
-		"mark":    mark,
-		"place":   place,
-		"pairs":   pairs,
-		"percent": percent,
-		"add":     func(a, b int) int { return a + b },
-		"sub":     func(a, b int) int { return a - b },
-		"bar":     bar,
-		"plural":  plural,
-		"image":   image,
-		"json":    func(s string) string { return strconv.Quote(s) },
-		"key":     domID,
-		"author":  author,
-		"of":      func(m map[hubapi.Readiness]int, r string) int { return m[hubapi.Readiness(r)] },
+		"asset":    f.path,
+		"clean":    clean,
+		"clip":     clip,
+		"short":    short,
+		"bytes":    size,
+		"cores":    cores,
+		"num":      number,
+		"stamp":    stamp,
+		"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"ago":      func(t time.Time) string { return ago(now(), t) },
+		"until":    func(t time.Time) string { return until(now(), t) },
+		"gen":      generation,
+		"mark":     mark,
+		"place":    place,
+		"pairs":    pairs,
+		"percent":  percent,
+		"add":      func(a, b int) int { return a + b },
+		"sub":      func(a, b int) int { return a - b },
+		"bar":      bar,
+		"plural":   plural,
+		"image":    image,
+		"json":     func(s string) string { return strconv.Quote(s) },
+		"key":      domID,
+		"author":   author,
+		"sentence": sentence,
+		"ends":     func(s string) bool { return strings.HasSuffix(s, ".") || strings.HasSuffix(s, "…") },
+		"of":       func(m map[hubapi.Readiness]int, r string) int { return m[hubapi.Readiness(r)] },
 	}
 }
 
@@ -216,6 +218,12 @@ func mark(v any) badge {
 		text = "Not ready"
 	}
 	return badge{tone, shapes[tone], clip(40, text)}
+}
+
+// sentence begins with a capital, as errors in Go do not.
+func sentence(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(r)) + s[n:]
 }
 
 // author is a commit's author without the address.
