@@ -77,7 +77,7 @@ func emptyToGone(t *testing.T) {
 	p.visit("/nodes?labels=%3D%3D%3D")
 	p.sees("[role=alert]", "This filter does not work")
 	p.visit("/nodes/nowhere")
-	p.sees(".problem", "there is no node")
+	p.sees(".problem", "no node")
 	p.visit("/nothing/here")
 	p.sees(".problem", "no such page")
 	p.visit("/")
@@ -85,6 +85,7 @@ func emptyToGone(t *testing.T) {
 	p.calmly(func() {
 		b.end(syscall.SIGKILL)
 		p.sees("#banner", "cannot be reached")
+		p.shot("away-light")
 		b.start()
 		p.misses("#banner", "cannot be reached")
 		b.fleet.Platform = "Acme Reborn"
@@ -174,14 +175,17 @@ func node(t *testing.T) {
 	p.sees("[data-log-lines]", "<b>not bold</b>")
 	p.misses("[data-log-lines]", "[31m")
 	p.awaits(`(b => b.scrollTop + b.clientHeight > b.scrollHeight - 40)(document.querySelector("[data-log-lines]"))`)
+	p.shot("node-log-light")
 	p.run(chromedp.Click("[data-log-start]"))
 	p.sees("[data-log-state]", "Stopped")
 
 	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")))
+	p.shot("node-confirm-light")
 	p.run(chromedp.Click(chromedp.CSS(`.confirm:popover-open [popovertargetaction=hide]`)))
 	p.awaits(`document.querySelector(".confirm:popover-open") === null`)
 	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")), chromedp.Click(chromedp.CSS(".confirm:popover-open .danger")))
 	p.sees("#notices", "was restarted")
+	p.shot("node-restarted-light")
 	select {
 	case got := <-c.restarts:
 		if got != "line1-gw-01 camera camera" {
@@ -204,7 +208,7 @@ func node(t *testing.T) {
 		t.Error("who only looks on sees a button to restart")
 	}
 	vera.visit("/nodes/lab-7kq2m9")
-	vera.sees(".problem", "there is no node")
+	vera.sees(".problem", "no node")
 }
 
 // TestLook takes pictures of all pages. People look at them; the test sees to it that they
