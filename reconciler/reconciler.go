@@ -97,6 +97,8 @@ type pass struct {
 	problems []fleet.Problem
 	signed   int
 	removed  int
+
+	untrusted error // why nothing may be signed
 }
 
 // step is one stage of a pass.
@@ -108,11 +110,12 @@ type step struct {
 // steps are the pipeline, in order.
 func (r *Reconciler) steps() []step {
 	return []step{
-		{"trust", r.publishTrust},
+		{"trust", r.beginTrust},
 		{"fetch", r.fetch},
 		{"validate", r.validate},
 		{"resolve", r.resolve},
 		{"revoke", r.revoke},
+		{"trust", func(_ context.Context, p *pass) error { return p.untrusted }},
 		{"publish", r.publish},
 		{"accept", r.accept},
 		{"announce", r.announce},
@@ -213,6 +216,9 @@ func (r *Reconciler) Once(ctx context.Context) error {
 	for _, s := range r.steps() {
 		if err := s.run(ctx, p); err != nil {
 			err = fmt.Errorf("%s: %w", s.name, err)
+			if p.untrusted != nil && s.name != "trust" {
+				err = fmt.Errorf("trust: %w; %w", p.untrusted, err)
+			}
 			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 				err = fmt.Errorf("%w; make room there, it goes on by itself", err)
 			}

@@ -258,3 +258,35 @@ func TestRosterRevokesFirst(t *testing.T) {
 		t.Errorf("then: %+v", second)
 	}
 }
+
+// TestRosterRevokesWithoutTrust holds that who is put out is put out also while nothing may be
+// signed, and that nothing is signed.
+func TestRosterRevokesWithoutTrust(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.push("one", map[string]string{"folders/a/people.cue": people("", "ana", hash1)})
+	w.once()
+	before := w.generations()
+	file := filepath.Join(w.trust, "1.root.json")
+	good, err := os.ReadFile(file)
+	w.must(err)
+	w.must(os.WriteFile(file, good[:len(good)/2], 0o644))
+	w.push("two", map[string]string{app1: app("two"), line2: workspace("Line 2"), "folders/a/people.cue": ""})
+	for range 2 { // and again, as it is tried
+		if err := w.r.Once(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "trust: ") {
+			t.Fatal(err)
+		}
+	}
+	e := w.told()
+	if _, there := e.Nodes["gw-3"]; there || len(e.Fleet.Identities) > 0 {
+		t.Errorf("still let in: %v, %v", e.Nodes["gw-3"], e.Fleet.Identities)
+	}
+	if got := w.generations(); !maps.Equal(got, before) {
+		t.Errorf("signed: %v, before %v", got, before)
+	}
+	w.must(os.WriteFile(file, good, 0o644))
+	w.once()
+	if e := w.told(); e.Fleet.InForce.Subject != "two" || len(e.Changes) != 2 {
+		t.Errorf("then: %+v", e.Fleet)
+	}
+}

@@ -14,8 +14,15 @@ import (
 	"selvedge/schema/nodestate"
 )
 
-// publishTrust comes first: nodes must know a signer before they meet its states.
-func (r *Reconciler) publishTrust(ctx context.Context, _ *pass) error {
+// beginTrust comes first: nodes must know a signer before they meet its states. If it cannot be
+// done nothing is signed, but who is put out by the commit is told all the same: a signing key
+// that was taken out must not keep a stolen token alive.
+func (r *Reconciler) beginTrust(ctx context.Context, p *pass) error {
+	p.untrusted = r.publishTrust(ctx)
+	return nil
+}
+
+func (r *Reconciler) publishTrust(ctx context.Context) error {
 	chain, err := trustdir.Load(r.cfg.TrustDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; make the root of trust with 'selvedge keys root init'", err)
