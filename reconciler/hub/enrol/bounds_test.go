@@ -2,6 +2,7 @@ package enrol
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"selvedge/schema/hubapi"
 	"selvedge/schema/wire"
@@ -250,6 +253,38 @@ func TestCountNeedsAWholeCopy(t *testing.T) {
 	p.start(nil)
 	if _, known := p.over(b, 2, 1); known {
 		t.Error("counted in an empty copy")
+	}
+}
+
+// manyKV is a bucket in which very many tokens are.
+type manyKV struct{ jetstream.KeyValue }
+
+type manyStatus struct{ jetstream.KeyValueStatus }
+
+func (m manyKV) Status(ctx context.Context) (jetstream.KeyValueStatus, error) {
+	s, err := m.KeyValue.Status(ctx)
+	return manyStatus{s}, err
+}
+
+func (manyStatus) Bytes() uint64 { return maxTokenBytes + 1 }
+
+// TestTokensLeaveRoom: who may make tokens must not fill the bucket, where nobody else's would
+// work then.
+func TestTokensLeaveRoom(t *testing.T) {
+	w := newWorld(t)
+	token := w.tokens(w.hub(nil), "folders/lab/box", 1)[0]
+	e := w.hub(func(c *Config) {
+		bucket := c.Bucket
+		c.Bucket = func(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error) {
+			kv, err := bucket(ctx, name, ttl)
+			return manyKV{kv}, err
+		}
+	})
+	if got, _, err := e.JoinTokens(t.Context(), "folders/lab/box", "user:ana", time.Hour, 1); err == nil {
+		t.Errorf("%d tokens more", len(got))
+	}
+	if a := newNode(t).join(e, token); a.status != 200 {
+		t.Errorf("one that was given before: %d", a.status)
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 	maxMachineText = 256
 	tokenPrefix    = "join_" // so that no token begins with a dash
 	tokenBucket    = "join-tokens"
+	maxTokenBytes  = 128 << 20       // of all that are kept: in a full bucket none could be marked as used
 	joinTime       = 8 * time.Second // then the node asks again, which does no harm
 	behindTries    = 40              // for a server of a cluster to catch up
 	behindWait     = 50 * time.Millisecond
@@ -79,6 +80,13 @@ func (e *Enrol) JoinTokens(ctx context.Context, guideKey, by string, ttl time.Du
 	kv, err := e.tokenBucket(ctx)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("make join tokens: %w", err)
+	}
+	kept, err := kv.Status(ctx)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("make join tokens: %w", err)
+	}
+	if kept.Bytes() > maxTokenBytes {
+		return nil, time.Time{}, fmt.Errorf("make join tokens: %d are given out, more than the hub keeps; they go by themselves within a day or so", kept.Values())
 	}
 	expires := e.c.Now().Add(ttl).UTC().Truncate(time.Second)
 	b, err := json.Marshal(joinToken{Guide: guideKey, By: by, Expires: expires})
