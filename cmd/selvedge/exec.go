@@ -55,7 +55,10 @@ The exit code is that of the command, or 2 or 3 if it could not be run.`,
 			if err != nil {
 				return err
 			}
-			return exit.Quiet(code & 0xff)
+			if code < 0 || code > 255 { // none that a process has: what ends as 0 would look well
+				code = 255
+			}
+			return exit.Quiet(code)
 		}),
 	}
 	f.register(c)
