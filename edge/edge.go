@@ -99,10 +99,20 @@ func New(cfg Config) *Agent {
 // Run keeps the node running what it should until the context ends; the containers go
 // on after it. It returns early only if the directory cannot be used.
 func (a *Agent) Run(ctx context.Context) error {
+	retry := backoff.Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
 	for {
+		began := time.Now()
 		err := a.run(ctx)
 		if !errors.Is(err, errRenamed) {
 			return err
+		}
+		if time.Since(began) > time.Minute {
+			retry.Reset()
+		}
+		select { // a hub that gives names by turns must not keep a node busy
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry.Next()):
 		}
 	}
 }

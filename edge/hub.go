@@ -31,6 +31,7 @@ type hub struct {
 	tokens *auth.Keeper
 	link   *uplink.Uplink
 	rename context.CancelCauseFunc // ends the run
+	fresh  chan struct{}           // capacity 1: there is a new token
 }
 
 // openHub makes ready what the settings say of a hub; it dials nobody.
@@ -38,6 +39,7 @@ func (a *Agent) openHub() (err error) {
 	if a.hub.client, err = a.settings.client(a.cfg.Dir, a.key, a.clock); err != nil {
 		return err
 	}
+	a.hub.fresh = make(chan struct{}, 1)
 	a.hub.tokens = auth.NewKeeper(a.hub.client, a.granted)
 	link := uplink.New(uplink.Config{
 		Node: a.settings.Node, Auth: a.hub.client, Tokens: a.hub.tokens, Sign: a.key.Sign,
@@ -65,6 +67,10 @@ func (a *Agent) granted(g auth.Grant) error {
 		a.mu.Lock()
 		a.misnamed = nil
 		a.mu.Unlock()
+		select {
+		case a.hub.fresh <- struct{}{}:
+		default:
+		}
 		return nil
 	}
 	if a.store.Floor().Generation == 0 {
@@ -147,6 +153,7 @@ func (a *Agent) mirroring(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-a.hub.fresh: // the one before may have been refused
 		case <-time.After(pause):
 		}
 	}

@@ -154,7 +154,21 @@ func sizes(in <-chan uplink.Size) (<-chan apply.Size, func()) {
 	return out, func() { close(done); <-ended }
 }
 
-// Restart restarts an app or one container of it.
+// Restart restarts an app or one container of it, but not while a state is on trial: what people
+// restart must not count against it, and have it taken back.
 func (h hands) Restart(ctx context.Context, r wire.RestartRequest) error {
+	if generation, ok := h.a.onTrial(); ok {
+		return &wire.Error{Code: wire.CodeBusy, Message: fmt.Sprintf("generation %d is on trial here; restart it when that is over", generation)}
+	}
 	return coded(h.a.apply.Restart(ctx, r.App, r.Container))
+}
+
+// onTrial returns the generation that is being applied and would be taken back if it got not healthy.
+func (a *Agent) onTrial() (generation int64, ok bool) {
+	a.mu.Lock()
+	applying := a.now.Phase == Applying
+	a.mu.Unlock()
+	cur, _ := a.store.Current()
+	good, ok := a.store.LastGood()
+	return cur.Generation(), applying && ok && good.Digest() != cur.Digest()
 }

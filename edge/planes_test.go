@@ -114,3 +114,58 @@ func TestFloodOnTheBus(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who restarts an app that is on trial does not have it taken back.
+func TestRestartDuringATrial(t *testing.T) {
+	b, h := beside(t)
+	b.cfg.Fallback = 50 * time.Millisecond
+	b.start()
+	all := nodestate.Remote{Restart: true}
+	b.sign1(all, 1, app("a", "1"))
+	b.good(1)
+	b.until("the live connection", func() bool { return b.status().Hub.Connected })
+	ask := func() string {
+		m, err := h.Conn.Request(wire.RequestSubject("gw-1", wire.VerbRestart), []byte(`{"by":"ana","app":"a"}`), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a wire.Answer
+		json.Unmarshal(m.Data, &a)
+		if a.Error == nil {
+			return ""
+		}
+		return a.Error.Code + ": " + a.Error.Message
+	}
+	b.sign1(all, 2, app("a", "2", func(a *nodestate.App) {
+		failing(a)
+		a.DeadlineMS = 5000
+	}))
+	b.until("the trial", func() bool { s := b.status(); return s.Update.Phase == edge.Applying && s.Update.Generation == 2 })
+	if got := ask(); !strings.HasPrefix(got, wire.CodeBusy) || !strings.Contains(got, "generation 2 is on trial") {
+		t.Errorf("%s", got)
+	}
+	b.rejected(2)
+	b.until("a restart", func() bool { return ask() == "" })
+}
+
+// A hub that gives a node names by turns does not keep it busy.
+func TestNamesByTurns(t *testing.T) {
+	b, h := withHub(t)
+	j := b.join(h)
+	h.Approve(j.PublicKey, "n0")
+	h.Before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == wire.PathToken {
+			h.Lock()
+			h.Nodes[j.PublicKey] = fmt.Sprint("n", h.Asked[wire.PathToken])
+			h.Unlock()
+		}
+		return false
+	}
+	b.start()
+	b.until("some names", func() bool { return h.Count(wire.PathToken) >= 3 })
+	began, asked := time.Now(), h.Count(wire.PathToken)
+	time.Sleep(2 * time.Second) // how often is the question
+	if n, took := h.Count(wire.PathToken)-asked, time.Since(began); float64(n) > 3*took.Seconds() {
+		t.Errorf("%d names in %v", n, took)
+	}
+}

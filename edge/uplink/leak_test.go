@@ -34,7 +34,10 @@ func TestFlappingLeavesNothing(t *testing.T) {
 		return 0, ctx.Err()
 	}
 	flap := func(n int) {
-		r.until("the connection", func() bool { return r.up.Link().Connected })
+		r.until("the connection", func() bool {
+			_, err := r.hub.Conn.Request(wire.RequestSubject("gw-1", "are-you-there"), nil, patience)
+			return err == nil // an answer, if only that it knows no such verb
+		})
 		r.open(wire.VerbLogs, fmt.Sprint("l", n), wire.LogsRequest{App: "web", Stream: fmt.Sprint("l", n), Follow: true, Window: 4})
 		r.open(wire.VerbExec, fmt.Sprint("e", n), wire.ExecRequest{App: "web", Stream: fmt.Sprint("e", n), Command: []string{"cat"}, Stdin: true, Window: 4}).input("x")
 		r.hub.Cut()
