@@ -48,7 +48,7 @@ func restart(x *exchange, w http.ResponseWriter) error {
 	if container != "" && container != app {
 		what += " / " + container
 	}
-	x.notice(w, http.StatusOK, notice{Title: "Restarted", Text: clip(120, what) + " on " + clip(80, node) + " was restarted."})
+	x.notice(w, http.StatusOK, notice{Title: "Restarted", Text: "App " + clip(120, what) + " on " + clip(80, node) + " was restarted."})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,10 @@ const (
 
 // newChart draws samples up to a limit that is known, or to a round number above the most.
 func newChart(title string, samples []hubapi.Sample, now time.Time, limit float64, value func(hubapi.Sample) float64, text func(float64) string) chart {
+	samples = slices.DeleteFunc(slices.Clone(samples), func(s hubapi.Sample) bool {
+		age := now.Sub(s.Time)
+		return age > time.Hour || age < -time.Minute
+	})
 	c := chart{Title: title, Span: 60}
 	for _, m := range []int{30, 10} { // of a node that is new, what there is
 		if len(samples) > 0 && now.Sub(samples[0].Time) <= time.Duration(m)*time.Minute {
@@ -59,11 +64,7 @@ func newChart(title string, samples []hubapi.Sample, now time.Time, limit float6
 	open := false
 	var at time.Time
 	for _, s := range samples {
-		age := now.Sub(s.Time)
-		if age > whole || age < -time.Minute {
-			continue
-		}
-		x := float64(chartWide) * (1 - age.Seconds()/whole.Seconds())
+		x := float64(chartWide) * (1 - max(0, now.Sub(s.Time).Seconds())/whole.Seconds())
 		y := float64(chartHigh) * (1 - value(s)/top)
 		if open && s.Time.Sub(at) > chartGap {
 			fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)

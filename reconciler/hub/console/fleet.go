@@ -84,12 +84,8 @@ func fleetPage(x *exchange) (*view, error) {
 	}
 	slices.SortFunc(trouble.Conditions, func(a, b count) int { return cmp.Or(b.N-a.N, cmp.Compare(a.Name, b.Name)) })
 	v := &view{title: "Fleet", nav: "fleet", frame: "fleet", every: 2 * time.Second} // a commit alone wakes no watch
-	if sum.Nodes == 0 && len(sum.Workspaces) == 0 || sum.Nodes == 0 && sum.Pending == 0 {
-		v.parts = []part{{"totals", fleetTotals{sum, x.mayJoin()}}, {"trouble", trouble}, {"places", fleetPlaces{}}, {"lately", fleetLately{}}, {"empty", true}}
-		return v, nil
-	}
 	v.parts = []part{
-		{"empty", false},
+		{"empty", sum},
 		{"totals", fleetTotals{sum, x.mayJoin()}},
 		{"trouble", trouble},
 		{"places", placesOf(sum)},
