@@ -31,8 +31,12 @@ type copier struct {
 func (c *copier) take(f *os.File, off int64, live bool) {
 	c.f, c.off, c.live, c.skip = f, off, live, false
 	c.id, _ = f.Stat() // of an open file: it cannot fail
-	if c.in == nil {
-		c.in = make([]byte, maxLine)
+}
+
+// rest gives the buffers back until there is something to read: people follow quiet logs for hours.
+func (c *copier) rest() {
+	if len(c.out) == 0 {
+		c.in, c.out = nil, nil
 	}
 }
 
@@ -51,8 +55,14 @@ func (c *copier) copy(ctx context.Context, end int64) error {
 	if c.f == nil {
 		return nil
 	}
-	if fi, err := c.f.Stat(); err == nil && fi.Size() < c.off {
+	if fi, err := c.f.Stat(); err == nil && fi.Size() <= c.off {
+		if fi.Size() == c.off {
+			return ctx.Err()
+		}
 		c.off = 0 // somebody emptied it
+	}
+	if c.in == nil {
+		c.in = make([]byte, maxLine)
 	}
 	for {
 		if err := ctx.Err(); err != nil {

@@ -109,6 +109,8 @@ func (l Log) follow(ctx context.Context, c *copier, files *[]file) error {
 		}
 		if pause = min(pause*2, latest); c.written != was {
 			pause = soonest
+		} else if pause == latest {
+			c.rest()
 		}
 		t.Reset(pause)
 	}

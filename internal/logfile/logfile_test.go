@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -131,6 +132,47 @@ func TestMemoryIsBounded(t *testing.T) {
 	if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
 		t.Errorf("allocated %d bytes", n)
 	}
+}
+
+// Those who follow a log that is quiet take next to nothing.
+func TestQuietFollowersAreSmall(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "log", strings.Repeat("a line\n", 20_000), 1)
+	var began, ended sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer func() { stop(); ended.Wait() }()
+	for range 100 {
+		began.Add(1)
+		ended.Go(func() {
+			_ = plain(dir).Read(ctx, logfile.Options{Follow: true}, &counting{wait: 140_000, reached: began.Done}) // until it is stopped
+		})
+	}
+	began.Wait()
+	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if m.HeapAlloc < 100*64<<10 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes for 100 followers", m.HeapAlloc)
+		}
+	}
+}
+
+// counting tells when so many bytes came.
+type counting struct {
+	wait    int
+	reached func()
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	if c.wait -= len(p); c.wait <= 0 && c.reached != nil {
+		c.reached()
+		c.reached = nil
+	}
+	return len(p), nil
 }
 
 func TestOpensPlainFilesOnly(t *testing.T) {
