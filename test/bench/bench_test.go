@@ -13,7 +13,15 @@ import (
 	"selvedge/test/env"
 )
 
-// TestQuick runs one benchmark as a whole, small, with commands built here: those of bin/ may be older.
+func TestMain(m *testing.M) {
+	if os.Getenv(peerEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestQuick runs two benchmarks as a whole, small, with commands built here: those of bin/ may be older.
 func TestQuick(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the commands")
@@ -22,7 +30,7 @@ func TestQuick(t *testing.T) {
 		env.Need(t, err)
 	}
 	bin := t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/selvedge", "./cmd/selvedge-reconciler", "./cmd/selvedge-edge")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/selvedge", "./cmd/selvedge-reconciler", "./cmd/selvedge-hub", "./cmd/selvedge-edge")
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -33,8 +41,12 @@ func TestQuick(t *testing.T) {
 	if err := publishing(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"cold", "warm", "one node", "cue vet -c ./folders/...", "cue vet -c of one workspace"} {
-		if !strings.Contains(out.String(), "  "+want+"  ") {
+	if err := connecting(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"cold", "warm", "one node", "cue vet -c ./folders/...", "cue vet -c of one workspace",
+		"hub: they report every 10s", "bare nats-server, as many plain connections", "GET /api/v1/summary, 1 KB", "httputil.ReverseProxy, as many bytes"} {
+		if !strings.Contains(out.String(), want+"  ") {
 			t.Errorf("no row %q:\n%s", want, &out)
 		}
 	}

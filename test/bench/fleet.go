@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +26,9 @@ import (
 // noticed, and how long a page takes.
 func connecting(ctx context.Context, b *bench) error {
 	n := b.pick(100, 10000)
+	if err := files(n + 1000); err != nil {
+		return err
+	}
 	h, err := newHub(ctx, b, n)
 	if err != nil {
 		return err
@@ -45,30 +50,30 @@ func connecting(ctx context.Context, b *bench) error {
 	}
 	joined := time.Since(began)
 
-	t := table{head: []string{"WHAT", "MEASURED", "HUB'S CPU", "HUB'S MEMORY"}}
-	quiet := time.Duration(b.pick(5, 60)) * time.Second
-	time.Sleep(quiet / 3) // garbage of the connecting
-	before, at := cpuOf(h.hub.cmd.Process.Pid), time.Now()
-	select {
-	case <-time.After(quiet):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	used := cpuOf(h.hub.cmd.Process.Pid) - before
 	pid := h.hub.cmd.Process.Pid
-	t.add(fmt.Sprintf("%d nodes connect, over TLS, each with its own key", n), ms(joined), "", mb(resident(pid)))
-	t.add(fmt.Sprintf("they report every %v", wire.StatusInterval), fmt.Sprintf("for %v", quiet), fmt.Sprintf("%.2f cores", used.Seconds()/time.Since(at).Seconds()), mb(resident(pid)))
+	t := table{head: []string{"WHAT", "MEASURED", "CPU", "MEMORY", "CPU/PEER", "MEMORY/PEER"}}
+	idle, err := reporting(ctx, b, pid)
+	if err != nil {
+		return err
+	}
+	plain, err := besideNATS(ctx, b, n)
+	if err != nil {
+		return fmt.Errorf("nats-server: %w", err)
+	}
+	t.add(fmt.Sprintf("%d nodes connect, each with its own key", n), ms(joined), "", "", "", "")
+	t.add(fmt.Sprintf("hub: they report every %v", wire.StatusInterval), "", idle.cores(), mb(idle.memory), ratio(idle.load, plain.load), ratio(idle.memory, plain.memory))
+	t.add("bare nats-server, as many plain connections", "", plain.cores(), mb(plain.memory), "1.00", "1.00")
 
 	one, err := h.oneChange(ctx, &heard, n, b.pick(2, 10))
 	if err != nil {
 		return err
 	}
-	t.add("a push changes one node: from the moved branch to its notice", ms(one.median())+", "+one.spread(), "", mb(resident(pid)))
+	t.add("a push changes one node: from the moved branch to its notice", ms(one.median())+", "+one.spread(), "", mb(resident(pid)), "", "")
 	all, err := h.wholeChange(ctx, &heard, n)
 	if err != nil {
 		return err
 	}
-	t.add("a push changes all nodes: to the last one's notice", ms(all), "", mb(resident(pid)))
+	t.add("a push changes all nodes: to the last one's notice", ms(all), "", mb(resident(pid)), "", "")
 	for _, page := range []struct{ what, path string }{
 		{"GET /api/v1/nodes?limit=100", "/api/v1/nodes?limit=100"},
 		{"GET /api/v1/summary", "/api/v1/summary"},
@@ -78,17 +83,112 @@ func connecting(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		t.add(page.what, ms(took.median())+", "+took.spread(), fmt.Sprintf("%.0f KB", float64(size)/1024), mb(resident(pid)))
+		t.add(fmt.Sprintf("%s, %.0f KB", page.what, float64(size)/1024), ms(took.median())+", "+took.spread(), "", mb(resident(pid)), "", "")
 	}
+	before := resident(pid)
 	m := watch(pid)
 	took, size, err := h.stream(ctx, fleetgen.Node(n/2))
 	if err != nil {
 		return err
 	}
 	u := m.end()
-	t.add(fmt.Sprintf("a log of %s from one node through the hub", mb(size)), fmt.Sprintf("%.0f MB/s", float64(size)/1e6/took.Seconds()), ms(u.cpu), mb(u.peak)+" at most")
+	proxied, pu, err := besideProxy(ctx)
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	t.add(fmt.Sprintf("hub: a log of %s from one node", mb(size)), speed(size, took), ms(u.cpu), "+ "+mb(u.peak-before), ratio(u.cpu, pu.cpu), "")
+	t.add("httputil.ReverseProxy, as many bytes", speed(size, proxied), ms(pu.cpu), "", "1.00", "")
 	t.print(b.out)
+	fmt.Fprint(b.out, `
+All over TLS on this machine, the nodes and those who ask among it. CPU: cores in use, or seconds in all. Memory: resident; of the log what it adds at most.
+nats-server checks no keys, knows no nodes and keeps nothing; the proxy passes one response on and has no flow control but TCP's.
+`)
 	return nil
+}
+
+// load is what a process uses while nodes report.
+type load struct {
+	load   float64 // cores
+	memory int64
+}
+
+func (l load) cores() string { return fmt.Sprintf("%.2f cores", l.load) }
+
+// reporting watches a process while all that is connected reports.
+func reporting(ctx context.Context, b *bench, pid int) (load, error) {
+	settle, quiet := time.Duration(b.pick(1, 15))*time.Second, time.Duration(b.pick(2, 30))*time.Second
+	var before time.Duration
+	var at time.Time
+	for i, wait := range []time.Duration{settle, quiet} {
+		if i == 1 { // the garbage of connecting is gone
+			before, at = cpuOf(pid), time.Now()
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return load{}, ctx.Err()
+		}
+	}
+	return load{(cpuOf(pid) - before).Seconds() / time.Since(at).Seconds(), resident(pid)}, nil
+}
+
+// besideNATS has as many plain connections to a bare server.
+func besideNATS(ctx context.Context, b *bench, n int) (load, error) {
+	pid, at, end, err := startPeer("nats")
+	if err != nil {
+		return load{}, err
+	}
+	defer end()
+	say, err := json.Marshal(swarm.Report(fleetgen.Node(0)))
+	if err != nil {
+		return load{}, err
+	}
+	c, err := connectCrowd(ctx, at, n, say)
+	if err != nil {
+		return load{}, err
+	}
+	defer c.close()
+	return reporting(ctx, b, pid)
+}
+
+// besideProxy passes the bytes of a log through a proxy.
+func besideProxy(ctx context.Context) (time.Duration, used, error) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = pour(r.Context(), w, streamed) // the reader counts
+	}))
+	defer s.Close()
+	pid, at, end, err := startPeer("proxy " + s.URL)
+	if err != nil {
+		return 0, used{}, err
+	}
+	defer end()
+	m := watch(pid)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, http.NoBody)
+	if err != nil {
+		return 0, used{}, err
+	}
+	began := time.Now()
+	_, err = read(&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}, req) //nolint:gosec // of our own, on loopback
+	took := time.Since(began)
+	return took, m.end(), err
+}
+
+func speed(size int64, took time.Duration) string {
+	return fmt.Sprintf("%.0f MB/s", float64(size)/1e6/took.Seconds())
+}
+
+// read takes a whole log.
+func read(c *http.Client, req *http.Request) (int64, error) {
+	res, err := c.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	size, err := io.Copy(io.Discard, res.Body)
+	if err == nil && size < streamed {
+		err = fmt.Errorf("the log ended after %d bytes, %s", size, res.Status)
+	}
+	return size, err
 }
 
 // streamed is how many bytes of log are read.
@@ -173,13 +273,13 @@ func newHub(ctx context.Context, b *bench, n int) (*hub, error) {
 		return nil, err
 	}
 	h := &hub{platform: p, token: benchToken}
-	if err := h.start(ctx); err != nil {
+	if err := h.start(ctx, n); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
 }
 
-func (h *hub) start(ctx context.Context) error {
+func (h *hub) start(ctx context.Context, n int) error {
 	commit, err := h.head(ctx)
 	if err != nil {
 		return err
@@ -197,7 +297,7 @@ func (h *hub) start(ctx context.Context) error {
 	h.url = "https://" + addr
 	data := filepath.Join(h.dir, "hub")
 	if h.hub, err = h.spawn("selvedge-hub", "run", "--data", data, "--listen", addr, "--url", h.url, "--reconciler", "unix:"+filepath.Join(h.data, "hub.sock"),
-		"--max-connections-per-source", "30000"); err != nil {
+		"--max-connections-per-source", fmt.Sprint(2*n+100), "--auth-per-source", "1000"); err != nil {
 		return err
 	}
 	h.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // a hub of our own, on loopback
@@ -311,15 +411,7 @@ func (h *hub) stream(ctx context.Context, node string) (time.Duration, int64, er
 	}
 	req.Header.Set("Authorization", "Bearer "+h.token)
 	began := time.Now()
-	res, err := (&http.Client{Transport: h.http.Transport}).Do(req)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer res.Body.Close()
-	size, err := io.Copy(io.Discard, res.Body)
-	if err == nil && size < streamed {
-		err = fmt.Errorf("the log ended after %d bytes, %s", size, res.Status)
-	}
+	size, err := read(&http.Client{Transport: h.http.Transport}, req)
 	return time.Since(began), size, err
 }
 

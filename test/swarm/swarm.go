@@ -57,7 +57,14 @@ type Swarm struct {
 	wg     sync.WaitGroup
 	cancel context.CancelFunc
 	nodes  []*node
+	begun  chan struct{} // nodes that are connecting for the first time
 }
+
+// On a slow machine handshakes would time out if all were begun at the same time.
+const (
+	together = 100
+	patience = 5 * time.Second // with a node that cannot connect
+)
 
 type node struct {
 	Member
@@ -65,6 +72,7 @@ type node struct {
 	up         *uplink.Uplink
 	generation atomic.Int64
 	connected  atomic.Bool
+	begin      func() // lets the next one begin
 }
 
 // Start begins to connect all members. Close what it returns.
@@ -79,7 +87,7 @@ func Start(ctx context.Context, cfg Config) (*Swarm, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Swarm{cfg: cfg, cancel: cancel}
+	s := &Swarm{cfg: cfg, cancel: cancel, begun: make(chan struct{}, together)}
 	pace := rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate/10+1)
 	for _, m := range cfg.Members {
 		n, err := s.node(m)
@@ -94,6 +102,12 @@ func Start(ctx context.Context, cfg Config) (*Swarm, error) {
 			if pace.Wait(ctx) != nil {
 				return
 			}
+			select {
+			case s.begun <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			time.AfterFunc(patience, n.begin)
 			s.wg.Go(func() { _ = n.up.Run(ctx) }) // ends with the context
 		}
 	})
@@ -105,7 +119,7 @@ func (s *Swarm) node(m Member) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{Member: m, s: s}
+	n := &node{Member: m, s: s, begin: sync.OnceFunc(func() { <-s.begun })}
 	n.generation.Store(s.cfg.Runs)
 	now := func() time.Time { return time.Now().Add(s.cfg.Clock) }
 	client, err := auth.New(auth.Config{Hubs: s.cfg.Hubs, Pin: s.cfg.Pin, PublicKey: public, Sign: m.Key.Sign, Now: now})
@@ -116,7 +130,6 @@ func (s *Swarm) node(m Member) (*node, error) {
 		if g.Node != m.Name {
 			return fmt.Errorf("the hub calls this node %q", g.Node)
 		}
-		go client.Close() // its idle connection: ten thousand of them are many
 		return nil
 	})
 	n.up = uplink.New(uplink.Config{
@@ -124,6 +137,8 @@ func (s *Swarm) node(m Member) (*node, error) {
 		Status: n.status, Granted: func() nodestate.Remote { return s.cfg.Granted }, Hands: hands{s},
 		Notice: n.notice, Interval: s.cfg.Interval, Retry: s.cfg.Retry, Ping: s.cfg.Ping, Now: now, Log: s.cfg.Log,
 		Linked: func(up bool) {
+			n.begin()
+			client.Close() // its idle connection: ten thousand of them are many
 			if n.connected.Swap(up) != up {
 				if up {
 					s.up.Add(1)
@@ -148,18 +163,31 @@ func (n *node) notice(w wire.Notice) {
 }
 
 func (n *node) status() wire.Status {
-	s := wire.Status{
-		Well: true, Remote: n.s.cfg.Granted,
-		Agent:   wire.Agent{Version: "swarm", Started: started, Runtime: "none"},
-		Machine: wire.Machine{Hostname: n.Name, OS: "Debian GNU/Linux 12 (bookworm)", Kernel: "6.1.0", Arch: "amd64", CPUs: 4, Memory: 4 << 30, Booted: started},
-		State:   wire.State{Phase: "idle", Contact: time.Now()},
-		Usage:   &wire.Usage{CPU: 0.4, Load: 0.5, Memory: 1 << 30, MemoryLimit: 4 << 30, Disk: 5 << 30, DiskLimit: 30 << 30, NetRx: 12345678, NetTx: 87654321},
-	}
+	s := report(n.Name, n.s.cfg.Apps)
+	s.Remote = n.s.cfg.Granted
 	if g := n.generation.Load(); g > 0 {
 		ref := wire.Ref{Generation: g, Digest: nodestate.Digest([]byte(n.Name))}
 		s.State.Pulled, s.State.Current, s.State.LastGood = ref, ref, ref
 	}
-	for i := range n.s.cfg.Apps {
+	return s
+}
+
+// Report is what a node of a swarm says each time, about.
+func Report(name string) wire.Status {
+	s := report(name, 2)
+	s.Node, s.Epoch, s.Seq, s.Time = name, strings.Repeat("x", 26), 1, time.Now()
+	return s
+}
+
+func report(name string, apps int) wire.Status {
+	s := wire.Status{
+		Well:    true,
+		Agent:   wire.Agent{Version: "swarm", Started: started, Runtime: "none"},
+		Machine: wire.Machine{Hostname: name, OS: "Debian GNU/Linux 12 (bookworm)", Kernel: "6.1.0", Arch: "amd64", CPUs: 4, Memory: 4 << 30, Booted: started},
+		State:   wire.State{Phase: "idle", Contact: time.Now()},
+		Usage:   &wire.Usage{CPU: 0.4, Load: 0.5, Memory: 1 << 30, MemoryLimit: 4 << 30, Disk: 5 << 30, DiskLimit: 30 << 30, NetRx: 12345678, NetTx: 87654321},
+	}
+	for i := range apps {
 		s.Apps = append(s.Apps, wire.App{Name: fmt.Sprint("app-", i), Healthy: true, Containers: []wire.Instance{{
 			Name: "web", ID: strings.Repeat("0123456789abcdef", 4), State: "running", Healthy: true, Since: started,
 			Image: "registry.example/app@sha256:" + strings.Repeat("0", 64),
