@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"selvedge/reconciler/access"
 	"selvedge/reconciler/hub/api"
 	"selvedge/reconciler/hub/console"
+	"selvedge/schema/hubapi"
 	"selvedge/schema/wire"
 )
 
@@ -59,7 +61,11 @@ func (h *Hub) handler() (http.Handler, error) {
 		}
 		caller, err := h.ops.Authenticate(token, r.RemoteAddr)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusUnauthorized)
+			status := http.StatusUnauthorized
+			if p, ok := errors.AsType[*hubapi.Problem](err); ok { // or too many, or too soon
+				status = p.Status
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		if d := access.Decide(h.follow.View().Fleet.Bindings, caller.Subject, "", access.View); !d.Allowed {

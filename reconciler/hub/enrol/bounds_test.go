@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"selvedge/schema/hubapi"
+	"selvedge/schema/roster"
 	"selvedge/schema/wire"
 )
 
@@ -253,6 +255,30 @@ func TestCountNeedsAWholeCopy(t *testing.T) {
 	p.start(nil)
 	if _, known := p.over(b, 2, 1); known {
 		t.Error("counted in an empty copy")
+	}
+}
+
+// TestJoinBeforeTheFleetIsKnown: a hub that starts without its reconciler refuses no token.
+func TestJoinBeforeTheFleetIsKnown(t *testing.T) {
+	w := newWorld(t)
+	var known atomic.Bool
+	e := w.hub(func(c *Config) {
+		c.Ready = known.Load
+		guide := c.Guide
+		c.Guide = func(key string) (g roster.Guide, nodes int, ok bool) {
+			if !known.Load() {
+				return g, 0, false
+			}
+			return guide(key)
+		}
+	})
+	n, token := newNode(t), w.tokens(w.hub(nil), "folders/lab/box", 1)[0]
+	if a := n.join(e, token); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	known.Store(true)
+	if a := n.join(e, token); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

@@ -128,6 +128,9 @@ func (e *Enrol) Handler() http.Handler {
 	return m
 }
 
+// ready tells whether what Git says is known.
+func (e *Enrol) ready() bool { return e.c.Ready == nil || e.c.Ready() }
+
 // known tells whose key it is by Git.
 func (e *Enrol) known(publicKey string) (node string, ok bool) {
 	node, ok = e.c.Node(publicKey)

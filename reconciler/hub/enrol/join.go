@@ -119,7 +119,10 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.reason }
 
-var errFull = errors.New("full")
+var (
+	errFull  = errors.New("full")
+	errFleet = errors.New("the hub does not know the fleet yet")
+)
 
 func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	var q wire.JoinRequest
@@ -149,6 +152,8 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, errFull):
 		e.rejects.add(r, false, "join", "reason", "full", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusConflict, Reason: hubapi.ReasonConflict, Detail: "no more nodes may join now: the guide's maxNodes, or too many requests are pending; the join token stays good"})
+	case errors.Is(err, errFleet):
+		unavailable(w, err.Error())
 	default:
 		e.log.Error("join", "key", q.PublicKey, "error", err)
 		unavailable(w, "the hub cannot take requests to join now")
@@ -178,6 +183,9 @@ func malformed(q wire.JoinRequest) string {
 
 // join puts a request among the pending ones and returns its code.
 func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (string, error) {
+	if !e.ready() { // no guide is known, which is not the token's fault
+		return "", errFleet
+	}
 	kv, err := e.tokenBucket(ctx)
 	if err != nil {
 		return "", err

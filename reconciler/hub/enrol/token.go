@@ -49,8 +49,8 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	// whether Git lists a key is told only to who holds it
 	node, ok := e.known(q.PublicKey)
-	if !ok && e.c.Ready != nil && !e.c.Ready() {
-		unavailable(w, "the hub does not know the fleet yet")
+	if !ok && !e.ready() {
+		unavailable(w, errFleet.Error())
 		return
 	}
 	if !ok {
