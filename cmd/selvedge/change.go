@@ -135,7 +135,10 @@ func confirm(c *cobra.Command, question string) error {
 		return exit.Usagef("nobody can be asked here; give --yes if you are sure, or --dry-run to see the change")
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "%s [y/N] ", question)
-	answer, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	answer, err := ask(c.Context(), func() (string, error) { return bufio.NewReader(c.InOrStdin()).ReadString('\n') })
+	if c.Context().Err() != nil {
+		return c.Context().Err()
+	}
 	if err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))) {
 		return exit.With(exit.Findings, errors.New("nothing was written"))
 	}

@@ -97,7 +97,7 @@ func readPassword(c *cobra.Command, key, file string, twice bool) ([]byte, error
 	ask := func(prompt string) ([]byte, error) {
 		fmt.Fprintf(c.ErrOrStderr(), "%s %s: ", prompt, key)
 		defer fmt.Fprintln(c.ErrOrStderr())
-		return term.ReadPassword(int(os.Stdin.Fd()))
+		return askSecret(c.Context())
 	}
 	p, err := ask("Password of")
 	if err != nil || !twice {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"selvedge/cmd/selvedge/account"
 	"selvedge/cmd/selvedge/show"
@@ -91,7 +90,7 @@ func readToken(c *cobra.Command, host, file string) (string, error) {
 		in = f
 	case show.Terminal(in):
 		fmt.Fprintf(c.ErrOrStderr(), "Token for %s: ", host)
-		b, err := term.ReadPassword(int(os.Stdin.Fd()))
+		b, err := askSecret(c.Context())
 		fmt.Fprintln(c.ErrOrStderr())
 		return strings.TrimSpace(string(b)), err
 	}

@@ -273,6 +273,18 @@ func TestExecTerminal(t *testing.T) {
 	})
 }
 
+// TestQuestionInterrupted presses Ctrl-C where the command waits for somebody to type.
+func TestQuestionInterrupted(t *testing.T) {
+	env := append(atHub(t), "SELVEDGE_TOKEN=", "SELVEDGE_HUB=", "SELVEDGE_CA=")
+	p := at(t, env, 24, 80, "login", "https://127.0.0.1:1")
+	p.sees("Token for 127.0.0.1:1: ")
+	p.types("\x03")
+	p.ends(interrupted)
+	if p.settings().Lflag&unix.ECHO == 0 {
+		t.Error("the terminal shows nothing of what is typed any more")
+	}
+}
+
 // TestInterrupted presses Ctrl-C at commands that are not done, and at ones that never are.
 func TestInterrupted(t *testing.T) {
 	env := atHub(t)
