@@ -51,6 +51,10 @@ func (l *Log) page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, n
 	scanned, lowest, above := 0, uint64(0), uint64(0)
 	entries = []hubapi.AuditEntry{}
 	for _, name := range names {
+		if first := firstSeq(name); q.Before > 0 && first >= q.Before { // all of it is newer
+			above = first
+			continue
+		}
 		full, err := pageFile(name, func(e *hubapi.AuditEntry) bool {
 			gap = gap || above > 0 && e.Seq+1 != above
 			above = e.Seq
@@ -100,6 +104,24 @@ func pageFile(name string, give func(*hubapi.AuditEntry) bool) (stopped bool, er
 			return true, nil
 		}
 	}
+}
+
+// firstSeq returns the number of a file's first entry; 0 if it cannot be told.
+func firstSeq(name string) uint64 {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	line, err := bufio.NewReaderSize(f, MaxLine).ReadSlice('\n')
+	if err != nil {
+		return 0
+	}
+	e, ok := parse(line[:len(line)-1])
+	if !ok {
+		return 0
+	}
+	return e.Seq
 }
 
 // Report is what Verify found.
