@@ -382,7 +382,7 @@ func TestName(t *testing.T) {
 	b.until("calm", func() bool { b.wake(); return b.status().Refused == nil && b.runs("a", "2") })
 }
 
-// A hub that serves another's state, or garbage without end, changes nothing.
+// A hub that serves another's state, an old one, or garbage without end, changes nothing.
 func TestLyingRegistry(t *testing.T) {
 	b, h := joined(t)
 	b.publish(1, app("a", "1"))
@@ -405,6 +405,26 @@ func TestLyingRegistry(t *testing.T) {
 	}
 	b.until("the alarm", func() bool { notice(); return b.status().Refused != nil })
 	h.Lock()
+	h.V2 = honest
+	h.Unlock()
+	b.publish(2, app("a", "2"))
+	b.until("calm", func() bool { notice(); return b.status().Refused == nil && b.runs("a", "2") })
+	old := b.signWith(1, func(*nodestate.State) {}, app("a", "1"))
+	h.Lock()
+	h.V2 = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("If-None-Match")
+		if strings.HasSuffix(r.URL.Path, "/manifests/signed") {
+			w.Write(old.Signed)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	})
+	h.Unlock()
+	b.until("the alarm of an old state", func() bool { notice(); return b.status().Refused != nil })
+	if !b.runs("a", "2") {
+		t.Error("it went back to an old state at the word of a hub")
+	}
+	h.Lock()
 	h.V2 = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			if _, err := w.Write(make([]byte, 1<<16)); err != nil {
@@ -414,7 +434,7 @@ func TestLyingRegistry(t *testing.T) {
 	})
 	h.Unlock()
 	b.until("it to be told", func() bool { notice(); return strings.Contains(b.status().Link.Error, "more than") })
-	if !b.runs("a", "1") {
+	if !b.runs("a", "2") {
 		t.Error("not what it ran")
 	}
 	h.Lock()

@@ -136,7 +136,7 @@ func newRoster(t *testing.T, n int) *bed {
 	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}, clients: map[string]*client.Client{}}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the hub of this test
 	t.Cleanup(transport.CloseIdleConnections)
-	b.calls = &http.Client{Transport: transport, Timeout: time.Minute}
+	b.calls = &http.Client{Transport: transport, Timeout: patience * time.Minute}
 	for i := range n {
 		b.newNode(fmt.Sprint("node-", i))
 	}
@@ -263,7 +263,7 @@ func (b *bed) clientOf(url, who string) *client.Client {
 	defer b.mu.Unlock()
 	key := url + " " + b.tokens[who]
 	if b.clients[key] == nil {
-		c, err := client.New(client.Config{URL: url, Token: b.tokens[who], CA: b.pin, Attempts: 1, Timeout: 10 * time.Second})
+		c, err := client.New(client.Config{URL: url, Token: b.tokens[who], CA: b.pin, Attempts: 1, Timeout: patience * 15 * time.Second})
 		must(b.t, err)
 		b.t.Cleanup(c.Close)
 		b.clients[key] = c
@@ -297,7 +297,7 @@ func (b *bed) swarm(cfg swarm.Config) *swarm.Swarm {
 	s, err := swarm.Start(b.t.Context(), cfg)
 	must(b.t, err)
 	b.t.Cleanup(s.Close)
-	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience*time.Minute)
 	defer cancel()
 	must(b.t, s.Await(ctx, len(cfg.Members)))
 	return s
@@ -311,7 +311,7 @@ func (b *bed) node(name string) hubapi.NodeDetail {
 
 func (b *bed) until(most time.Duration, what string, ok func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(most); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience * most); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatalf("waited %v for %s in vain", most, what)
 		}

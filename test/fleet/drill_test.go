@@ -23,7 +23,7 @@ func crowd(t *testing.T) int {
 	if testing.Short() {
 		return 20
 	}
-	return 300
+	return 300 / patience
 }
 
 // ready counts nodes that are connected and heard of since a time.
@@ -47,13 +47,17 @@ func TestHubKilled(t *testing.T) {
 	n := crowd(t)
 	b := newBed(t, n)
 	var noticed atomic.Int64
-	b.swarm(swarm.Config{Interval: 500 * time.Millisecond, Rate: 2000, Notice: func(_ string, w wire.Notice, _ time.Time) {
+	b.swarm(swarm.Config{Interval: 500 * time.Millisecond, Retry: 2 * time.Second, Rate: 2000, Notice: func(_ string, w wire.Notice, _ time.Time) {
 		if w.Generation == 2 {
 			noticed.Add(1)
 		}
 	}})
 	b.until(time.Minute, "all to be heard of", func() bool { return b.ready(time.Time{}) == n })
-	for round := range 3 {
+	rounds := 3
+	if testing.Short() {
+		rounds = 2
+	}
+	for round := range rounds {
 		b.end(syscall.SIGKILL)
 		if round == 1 { // away, and a commit takes effect
 			b.change("node-1", func(x *roster.Node) { x.Generation = 2 })
@@ -81,7 +85,7 @@ func (b *bed) change(name string, change func(*roster.Node)) {
 // it is put back it is there again by itself.
 func TestRemoved(t *testing.T) {
 	b := newBed(t, 3)
-	s := b.swarm(swarm.Config{Interval: 500 * time.Millisecond})
+	s := b.swarm(swarm.Config{Interval: 500 * time.Millisecond, Retry: 500 * time.Millisecond})
 	bearer := b.bearer("node-1")
 	if code, text := b.ask("GET", "/v2/", bearer, nil); code != 200 {
 		t.Fatalf("before: %d %s", code, text)

@@ -35,7 +35,7 @@ func TestStolenAPIToken(t *testing.T) {
 	b := newBed(t, 1)
 	b.swarm(swarm.Config{Granted: nodestate.Remote{Logs: true, Restart: true, Exec: true}, Logs: pour})
 	text := "selvedge_" + strings.Repeat("e", 42) + "0"
-	expires := time.Now().Add(3 * time.Second)
+	expires := time.Now().Add(patience * 3 * time.Second)
 	fleet := b.fleet
 	fleet.Identities = maps.Clone(fleet.Identities)
 	ana := fleet.Identities["ana"]
@@ -65,7 +65,7 @@ func TestStolenAPIToken(t *testing.T) {
 			if time.Now().Before(expires) {
 				t.Errorf("it ended %v before the token", time.Until(expires))
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience * 20 * time.Second):
 			t.Fatal("a stream goes on with a token that expired")
 		}
 	}
