@@ -108,7 +108,7 @@ func (b *bed) open(t *testing.T) *person {
 	t.Helper()
 	ctx, stop := chromedp.NewContext(start(t).ctx, chromedp.WithNewBrowserContext())
 	must(t, chromedp.Do(ctx)) // without a deadline, which would be the tab's
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	p := &person{t: t, b: b, ctx: ctx}
 	u, err := url.Parse(b.url)
 	must(t, err)
