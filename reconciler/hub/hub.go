@@ -260,10 +260,10 @@ func (h *Hub) listen() error {
 
 // changed passes a change of the roster to everybody whom it concerns.
 func (h *Hub) changed(v *follow.View, d follow.Delta) {
+	h.notify.changed(v, d) // first: nodes wait for it
 	h.status.Fleet(v.Fleet)
 	h.status.Want(d.Reset, d.Nodes, d.Removed)
 	h.status.Changes(d.Changes)
-	h.notify.changed(v, d)
 	if len(d.GoneKeys) == 0 {
 		return
 	}
