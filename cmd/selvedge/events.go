@@ -315,6 +315,10 @@ remote: restart in its signed state grants it.`,
 			if !ok || app == "" {
 				return exit.Usagef("%q: want NODE/APP or NODE/APP/CONTAINER", args[0])
 			}
+			patience := time.AfterFunc(3*time.Second, func() {
+				fmt.Fprintf(c.ErrOrStderr(), "waiting for %s: its containers get their time to stop …\n", show.Text(node))
+			})
+			defer patience.Stop()
 			err := hub.Restart(c.Context(), node, hubapi.RestartRequest{App: app, Container: container})
 			if err != nil {
 				return err

@@ -26,7 +26,12 @@ func nodesCommand() *cobra.Command {
 		Long: `nodes lists the nodes that the caller may see: whether they are Ready, the generation of the
 state that Git wants and the one that they run, and when the hub heard of them last.`,
 		Example: "  selvedge nodes -l role=gateway --status NotReady,Unknown\n  selvedge nodes -w folders/plant-a/line-1 -o wide",
-		Args:    cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("one node is shown by 'selvedge node show %s'; -q finds names by a part", args[0])
+			}
+			return nil
+		},
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			query, err := q.query()
 			if err != nil {
