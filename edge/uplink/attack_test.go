@@ -68,7 +68,7 @@ func TestInputIsBounded(t *testing.T) {
 		return 0, ctx.Err()
 	}
 	f := r.open(wire.VerbExec, "x", wire.ExecRequest{App: "web", Stream: "x", Command: []string{"sleep"}, Stdin: true, Window: 1})
-	for range 200 {
+	for range 4<<20/wire.MaxInput + 10 { // as many as are kept, and some
 		f.input(strings.Repeat("x", wire.MaxInput))
 	}
 	if _, _, end := f.all(); end.Error == nil || !strings.Contains(end.Error.Message, "does not read") {

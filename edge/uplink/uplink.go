@@ -89,7 +89,9 @@ type Uplink struct {
 	work    sync.WaitGroup
 	asked   atomic.Int64 // restarts on their way
 	refused atomic.Uint64
-	limit   limiter
+
+	slow, forbidden time.Time // when it was last said
+	limit           limiter
 }
 
 // New returns an Uplink; it dials nothing.
@@ -369,9 +371,13 @@ func (u *Uplink) failed(err error) {
 		}
 		u.note(err)
 	case errors.Is(err, nats.ErrSlowConsumer):
-		u.cfg.Log.Warn("the hub sends more than is read; some of it is dropped")
+		if u.due(&u.slow) {
+			u.cfg.Log.Warn("the hub sends more than is read; some of it is dropped")
+		}
 	case errors.Is(err, nats.ErrPermissionViolation):
-		u.cfg.Log.Warn("the hub's bus does not allow it", "err", err)
+		if u.due(&u.forbidden) {
+			u.cfg.Log.Warn("the hub's bus does not allow it", "err", err)
+		}
 	default:
 		u.mu.Lock()
 		up := u.up
@@ -380,6 +386,18 @@ func (u *Uplink) failed(err error) {
 			u.note(err)
 		}
 	}
+}
+
+// due reports whether a warning that a hub can bring about at will may be said again: the log is
+// bounded, and has to keep what people asked for.
+func (u *Uplink) due(last *time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !last.IsZero() && time.Since(*last) < time.Minute {
+		return false
+	}
+	*last = time.Now()
+	return true
 }
 
 // renewing connects anew before the token ends: the server would cut the connection then. It
