@@ -53,7 +53,7 @@ func TestDiskFull(t *testing.T) {
 	if !w.greets(webPort, "one") {
 		t.Error("the app ended with the room")
 	}
-	w.agent.end(syscall.SIGKILL)
+	w.agent.End(syscall.SIGKILL)
 	w.startAgent()
 	w.until("the agent to be back", func() bool { s := w.status(); return s.Running && s.Apply.Healthy })
 	if !w.greets(webPort, "one") {
@@ -123,10 +123,10 @@ func TestKilledAtRandom(t *testing.T) {
 			}
 			w.deploy(a)
 		case 2:
-			w.reconciler.end(syscall.SIGKILL)
+			w.reconciler.End(syscall.SIGKILL)
 			w.startReconciler()
 		case 3, 4:
-			w.agent.end(syscall.SIGKILL)
+			w.agent.End(syscall.SIGKILL)
 			check() // from the files alone
 			w.startAgent()
 		case 5:

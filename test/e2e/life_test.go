@@ -46,7 +46,7 @@ func TestLife(t *testing.T) {
 			t.Fatal("what follows would fail as well")
 		}
 	}
-	w.agent.end(syscall.SIGTERM)
+	w.agent.End(syscall.SIGTERM)
 	if after := w.foreign(); after != foreign {
 		t.Errorf("what is not ours was changed; before:\n%s\nafter:\n%s", foreign, after)
 	}
@@ -127,7 +127,7 @@ func portTaken(w *site) {
 }
 
 func reconcilerAway(w *site) {
-	w.reconciler.end(syscall.SIGKILL)
+	w.reconciler.End(syscall.SIGKILL)
 	w.until("the node to notice", func() bool { return w.status().Link.Error != "" })
 	if !w.greets(webPort, "five") {
 		w.Error("the app ended with the cloud")
@@ -141,7 +141,7 @@ func reconcilerAway(w *site) {
 func agentRestarted(w *site) {
 	before := w.tasks()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		w.agent.end(s)
+		w.agent.End(s)
 		if !w.greets(webPort, "six") {
 			w.Errorf("the app ended with the agent (%v)", s)
 		}
@@ -177,9 +177,9 @@ func containerdRestarted(w *site) {
 }
 
 func rebootOffline(w *site) {
-	w.reconciler.end(syscall.SIGKILL)
+	w.reconciler.End(syscall.SIGKILL)
 	w.stopRegistry()
-	w.agent.end(syscall.SIGKILL)
+	w.agent.End(syscall.SIGKILL)
 	w.killContainers()
 	w.until("the app to be gone", func() bool { return get(webPort) == "" })
 	if err := w.containerd.Halt(); err != nil {

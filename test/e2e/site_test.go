@@ -21,6 +21,7 @@ import (
 	"selvedge/edge/apply/containerd"
 	"selvedge/schema"
 	"selvedge/test/env"
+	"selvedge/test/world"
 )
 
 const (
@@ -44,15 +45,9 @@ type site struct {
 	agentDir   string
 	containerd *env.Daemon
 	registry   *env.OCIRegistry
-	reconciler *process
-	agent      *process
+	reconciler *world.Process
+	agent      *world.Process
 	image      map[string]string // by version
-}
-
-// process is one of our commands, its output in a file.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
 }
 
 // newSite sets all of it up; nothing of it runs yet but containerd and the registry.
@@ -74,8 +69,8 @@ func newSite(t *testing.T) *site {
 		if t.Failed() {
 			w.logs()
 		}
-		w.agent.end(syscall.SIGKILL)
-		w.reconciler.end(syscall.SIGKILL)
+		w.agent.End(syscall.SIGKILL)
+		w.reconciler.End(syscall.SIGKILL)
 		w.stopRegistry()
 		w.purge()
 		_ = unix.Unmount(w.agentDir, unix.MNT_DETACH) // nearly always nothing is mounted there
@@ -252,38 +247,15 @@ func (w *site) purge() {
 	}
 }
 
-func (w *site) spawn(name string, args ...string) *process {
+func (w *site) spawn(name string, args ...string) *world.Process {
 	w.Helper()
-	out, err := os.OpenFile(w.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd := exec.Command(filepath.Join(w.bin, name), args...)
+	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD="+w.password)
+	p, err := world.Spawn(w.path(name+".log"), cmd)
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer out.Close()
-	cmd := exec.Command(filepath.Join(w.bin, name), args...)
-	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD="+w.password)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		w.Fatal(err)
-	}
-	p := &process{cmd, make(chan struct{})}
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(p.done)
-	}()
 	return p
-}
-
-func (p *process) end(s syscall.Signal) {
-	if p == nil {
-		return
-	}
-	_ = p.cmd.Process.Signal(s) // it may have ended by itself
-	select {
-	case <-p.done:
-	case <-time.After(20 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
 }
 
 func (w *site) run(name string, args ...string) string {

@@ -19,16 +19,20 @@ type Process struct {
 // Spawn starts a command in the background; its output is appended to NAME.log of the
 // world's folder.
 func (w *World) Spawn(name string, cmd *exec.Cmd) (*Process, error) {
-	log := filepath.Join(w.Dir, name+".log")
+	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD="+w.password)
+	return Spawn(filepath.Join(w.Dir, name+".log"), cmd)
+}
+
+// Spawn starts a command in the background; its output is appended to a file.
+func Spawn(log string, cmd *exec.Cmd) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD="+w.password)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err)
 	}
 	p := &Process{log, cmd, make(chan struct{})}
 	go func() {
