@@ -14,10 +14,13 @@ type inbox struct {
 	data []byte
 	seq  uint64
 	end  error
+
+	taken, told int64
+	tell        func(taken int64) // what was read, now and then
 }
 
-func newInbox() *inbox {
-	b := &inbox{}
+func newInbox(tell func(taken int64)) *inbox {
+	b := &inbox{tell: tell}
 	b.some = sync.NewCond(&b.mu)
 	return b
 }
@@ -53,20 +56,33 @@ func (b *inbox) close(err error) {
 
 // Read blocks until there is input.
 func (b *inbox) Read(p []byte) (int, error) {
+	n, tell, err := b.take(p)
+	if tell > 0 {
+		b.tell(tell)
+	}
+	return n, err
+}
+
+// take is Read; tell is what is to be told, or 0.
+func (b *inbox) take(p []byte) (n int, tell int64, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.data) == 0 {
 		if b.end != nil {
-			return 0, b.end
+			return 0, 0, b.end
 		}
 		b.some.Wait()
 	}
-	n := copy(p, b.data)
+	n = copy(p, b.data)
 	b.data = b.data[n:]
 	if len(b.data) == 0 {
 		b.data = nil // the array goes, too
 	}
-	return n, nil
+	if b.taken += int64(n); b.taken-b.told >= wire.InputStep {
+		b.told = b.taken
+		tell = b.taken
+	}
+	return n, tell, nil
 }
 
 var _ io.Reader = (*inbox)(nil)

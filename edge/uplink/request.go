@@ -64,6 +64,7 @@ func (u *Uplink) hear(ctx context.Context, m *nats.Msg) {
 					t := Terminal{Stdout: s.writer(wire.FrameOut), Stderr: s.writer(wire.FrameErr), Resize: s.resize}
 					if r.Stdin {
 						t.Stdin = s.input
+						s.took(0)
 					}
 					return end(u.cfg.Hands.Exec(ctx, r, t))
 				})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -57,8 +58,9 @@ func (u *Uplink) begin(ctx context.Context, m *nats.Msg, id string, window int, 
 		return
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &stream{id: id, u: u, req: q, ctx: ctx, cancel: cancel, input: newInbox(), resize: make(chan Size, 1),
+	s := &stream{id: id, u: u, req: q, ctx: ctx, cancel: cancel, resize: make(chan Size, 1),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), credit: min(window, maxWindow), heard: time.Now()}
+	s.input = newInbox(s.took)
 	u.mu.Lock()
 	switch {
 	case u.streams[id] != nil:
@@ -177,6 +179,13 @@ func (s *stream) publish(frame []byte) error {
 		return nats.ErrConnectionClosed
 	}
 	return conn.Publish(wire.StreamSubject(s.u.cfg.Node, s.id), frame)
+}
+
+// took tells the hub how much input the command has read.
+func (s *stream) took(taken int64) {
+	if err := s.publish(wire.Frame(wire.FrameAlive, strconv.AppendInt(nil, taken, 10))); err != nil {
+		s.u.cfg.Log.Debug("what was read is not told", "err", err) // the stream ends with the connection
+	}
 }
 
 // next takes as much output of one kind as a frame holds, if there is credit.

@@ -20,7 +20,7 @@ const (
 const (
 	FrameOut   byte = 'o' // stdout, or lines of a log
 	FrameErr   byte = 'e' // stderr
-	FrameAlive byte = 'a' // nothing; costs no credit
+	FrameAlive byte = 'a' // nothing, or in decimals how many bytes of input were taken; costs no credit
 	FrameEnd   byte = 'x' // the last one; the payload is an End; costs no credit
 )
 
@@ -43,6 +43,14 @@ type Control struct {
 
 // MaxInput is the most bytes of Input in one Control.
 const MaxInput = 32 << 10
+
+// A node tells what its command took of the input at the beginning, which is nothing, and
+// after each InputStep. The hub then sends at most MaxAhead more than that. To a node that
+// never tells, the hub sends at its own pace.
+const (
+	InputStep = 1 << 20
+	MaxAhead  = 2 << 20
+)
 
 // Frame makes a message.
 func Frame(kind byte, payload []byte) []byte {

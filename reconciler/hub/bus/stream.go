@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,7 +23,8 @@ const (
 	grantAt = wire.Window / 4
 	// maxAlive bounds FrameAlive, which costs no credit, within streamIdle.
 	maxAlive = 100
-	// inputRate bounds what goes to a container's stdin: nodes grant no credit.
+	// inputRate bounds what goes to a container's stdin, also of nodes that do not tell what
+	// was taken of it.
 	inputRate = 2 << 20 // bytes a second
 )
 
@@ -59,6 +62,10 @@ type Stream struct {
 	input sync.Mutex
 	seq   uint64
 	paced time.Time
+	sent  int64 // bytes of input
+
+	read atomic.Int64  // of them, as the node tells; -1: it never did
+	room chan struct{} // capacity 1: it told more
 }
 
 type frame struct {
@@ -124,7 +131,8 @@ func (b *Bus) Open(ctx context.Context, node, verb, id string, req any) (*Stream
 		return nil, fmt.Errorf("stream %q of node %q: it is no identifier; take NewStreamID's", id, node)
 	}
 	s := &Stream{b: b, nc: nc, node: node, id: id, credit: wire.Window, heard: time.Now(),
-		frames: make(chan frame, wire.Window), done: make(chan struct{})}
+		frames: make(chan frame, wire.Window), done: make(chan struct{}), room: make(chan struct{}, 1)}
+	s.read.Store(-1)
 	s.via, s.known = b.presence.current(node)
 	if s.sub, err = nc.Subscribe(wire.StreamSubject(node, id), s.take); err != nil {
 		return nil, ErrNotReady
@@ -167,6 +175,13 @@ func (s *Stream) take(m *nats.Msg) {
 	s.heard = time.Now()
 	switch kind {
 	case wire.FrameAlive:
+		if n, err := strconv.ParseInt(string(payload), 10, 64); err == nil && n > s.read.Load() {
+			s.read.Store(n)
+			select {
+			case s.room <- struct{}{}:
+			default:
+			}
+		}
 		s.alive++
 		if s.alive <= maxAlive {
 			s.mu.Unlock()
@@ -264,7 +279,8 @@ func (s *Stream) End() wire.End {
 	return s.end
 }
 
-// Input sends bytes to the stdin of what runs, in order, at 2 MB a second.
+// Input sends bytes to the stdin of what runs, in order, at 2 MB a second at most, and waits
+// while that takes none.
 func (s *Stream) Input(p []byte) error {
 	s.input.Lock()
 	defer s.input.Unlock()
@@ -274,7 +290,11 @@ func (s *Stream) Input(p []byte) error {
 		if err := s.pace(len(part)); err != nil {
 			return err
 		}
+		if err := s.behind(int64(len(part))); err != nil {
+			return err
+		}
 		s.seq++
+		s.sent += int64(len(part))
 		if err := s.control(wire.Control{Input: part, Seq: s.seq}); err != nil {
 			return err
 		}
@@ -300,6 +320,20 @@ func (s *Stream) pace(n int) error {
 		return s.broken()
 	default:
 		return nil
+	}
+}
+
+// behind waits until so many bytes are not too far ahead of what was taken.
+func (s *Stream) behind(n int64) error {
+	for {
+		if taken := s.read.Load(); taken < 0 || s.sent+n-taken <= wire.MaxAhead {
+			return nil
+		}
+		select {
+		case <-s.room:
+		case <-s.done:
+			return s.broken()
+		}
 	}
 }
 

@@ -424,3 +424,40 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 }
+
+// TestInputWaits: a node that tells what was taken of the input is not sent much more than that.
+func TestInputWaits(t *testing.T) {
+	h := start(t, Config{})
+	n := join(t, h, "a")
+	var got atomic.Int64
+	begun := make(chan *source, 1)
+	n.serve(t, wire.VerbLogs, nil, func(s *source) {
+		s.raw(wire.Frame(wire.FrameAlive, []byte("0")))
+		begun <- s
+		for c := range s.control {
+			got.Add(int64(len(c.Input)))
+		}
+	})
+	s := mustOpen(t, h, "a")
+	node := wait(t, "the stream", begun)
+	poll(t, "the node's word", func() bool { return s.read.Load() == 0 })
+	sent := make(chan error, 1)
+	go func() { sent <- s.Input(make([]byte, 3<<20)) }()
+	poll(t, "as much as may wait", func() bool { return got.Load() == wire.MaxAhead })
+	select {
+	case err := <-sent:
+		t.Fatal("it does not wait:", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	node.raw(wire.Frame(wire.FrameAlive, []byte("1048576")))
+	if err := wait(t, "the rest", sent); err != nil {
+		t.Error(err)
+	}
+	poll(t, "all of it", func() bool { return got.Load() == 3<<20 })
+	go func() { sent <- s.Input(make([]byte, 3<<20)) }()
+	poll(t, "it to wait again", func() bool { return got.Load() > 3<<20-1 })
+	s.Close()
+	if err := wait(t, "its end", sent); err == nil {
+		t.Error("input of a stream that was closed is taken")
+	}
+}
