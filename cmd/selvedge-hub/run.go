@@ -76,7 +76,7 @@ that join lines pin.`,
 
 // collect has garbage collected sooner than Go does: ten thousand connections hold much that
 // does not change. GOGC and GOMEMLIMIT say otherwise.
-const collect = 50
+const collect = 30
 
 func (o *options) run(ctx context.Context) error {
 	if os.Getenv("GOGC") == "" {
