@@ -188,9 +188,14 @@ app: tool: {
 
 func keyByHand(f *fleet) {
 	f.must(f.hand.ByHand(f.Context(), "gw-hand"))
+	f.hand.Flags = []string{"--metrics", "127.0.0.1:9466"}
 	f.must(f.hand.Start(f.Context()))
 	f.says(f.hand, "from gw-hand")
 	f.ready(f.hand)
+	f.await("metrics", func() bool {
+		m := fetch("http://127.0.0.1:9466/metrics")
+		return strings.Contains(m, "selvedge_agent_well 1\n") && strings.Contains(m, `selvedge_agent_container_healthy{app="tool",container="main"} 1`)
+	})
 }
 
 // pushIsNoticed: both poll every five minutes while they are connected.

@@ -24,6 +24,7 @@ type Node struct {
 	Netns      *env.Netns // nil: the network of this machine
 	Containerd *env.Daemon
 	Agent      *Process
+	Flags      []string // more, for the agent
 
 	w *World
 }
@@ -116,8 +117,9 @@ func (n *Node) File() string { return filepath.Join(Workspace, "node-"+n.Name+".
 
 // Start starts the agent.
 func (n *Node) Start(context.Context) (err error) {
-	n.Agent, err = n.w.Spawn(n.Label, n.command("selvedge-edge", "run", "--dir", n.Dir, "--containerd", n.Containerd.Address,
-		"--namespace", "selvedge-"+n.Label, "--run-dir", filepath.Join(n.w.Dir, n.Label+"-run"), "--bridge", "sv-"+n.Label, "--interval", "2s"))
+	args := []string{"run", "--dir", n.Dir, "--containerd", n.Containerd.Address, "--namespace", "selvedge-" + n.Label,
+		"--run-dir", filepath.Join(n.w.Dir, n.Label+"-run"), "--bridge", "sv-" + n.Label, "--interval", "2s"}
+	n.Agent, err = n.w.Spawn(n.Label, n.command("selvedge-edge", append(args, n.Flags...)...))
 	return err
 }
 
