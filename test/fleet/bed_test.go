@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		os.Exit(beNATS(name))
 	}
 	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil { // drills wait more than they work
+	if err := flag.Set("test.parallel", "8"); err != nil { // drills wait more than they work
 		panic(err)
 	}
 	os.Exit(m.Run())
