@@ -84,6 +84,11 @@ func (w *watch) compare(s apply.Status, reason string, held bool) (events []wire
 			switch {
 			case w.seen == nil: // what runs already is no news
 				continue
+			case c.Asking: // no trouble
+				if !was.Asking {
+					add("info", "Restarting", k, "somebody asked for a restart")
+				}
+				continue
 			case c.Restarts > was.Restarts && was.Image == c.Image:
 				add("warning", "Restarted", k, "restarted, %d times by now%s", c.Restarts, because(c.Problem))
 			case c.State == apply.Running && (was.State != apply.Running || was.ID != c.ID):

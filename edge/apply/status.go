@@ -25,9 +25,10 @@ type ContainerStatus struct {
 	Image    string    `json:"image"`
 	State    State     `json:"state"`
 	Healthy  bool      `json:"healthy"`
-	Restarts int       `json:"restarts"`        // by this agent since it supervises this version
-	Asked    int       `json:"asked,omitempty"` // restarts that people asked for; not in Restarts
-	ExitCode int       `json:"exitCode"`        // when exited
+	Restarts int       `json:"restarts"`         // by this agent since it supervises this version
+	Asked    int       `json:"asked,omitempty"`  // restarts that people asked for; not in Restarts
+	Asking   bool      `json:"asking,omitempty"` // such a restart is under way
+	ExitCode int       `json:"exitCode"`         // when exited
 	Since    time.Time `json:"since,omitzero"`
 	Problem  string    `json:"problem,omitempty"`
 }
@@ -62,7 +63,7 @@ func (u *unit) status() ContainerStatus {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := ContainerStatus{Name: u.spec.Container.Name, ID: u.inst.ID, Image: u.spec.Container.Image, State: u.inst.State,
-		Healthy: u.health == healthy, Restarts: u.restarts, Asked: u.byAsk, Since: u.inst.Since, Problem: u.problem}
+		Healthy: u.health == healthy, Restarts: u.restarts, Asked: u.byAsk, Asking: u.asking.Load(), Since: u.inst.Since, Problem: u.problem}
 	if s.State == "" {
 		s.State = Absent
 	}

@@ -133,7 +133,11 @@ func (s *stream) run(work func(context.Context, *stream) wire.End) {
 		s.u.mu.Unlock()
 	}
 	poke(s.u.ended)
-	s.u.cfg.Log.Info("a stream ended", "verb", s.req.verb, "by", Line(s.req.by, 200), "for", Line(s.req.what, 500), "after", time.Since(began).Round(time.Millisecond), "why", e.Error)
+	log := s.u.cfg.Log.With("verb", s.req.verb, "by", Line(s.req.by, 200), "for", Line(s.req.what, 500), "after", time.Since(began).Round(time.Millisecond))
+	if e.Error != nil {
+		log = log.With("why", e.Error)
+	}
+	log.Info("a stream ended")
 }
 
 // send sends output as credit allows, and a sign of life while there is none.
