@@ -292,6 +292,11 @@ func (h *hub) start(ctx context.Context, n int) error {
 	if _, err := h.published(ctx, commit); err != nil {
 		return err
 	}
+	return h.up(ctx, n)
+}
+
+// up starts the hub of a reconciler that runs, for n nodes.
+func (h *hub) up(ctx context.Context, n int) error {
 	addr, err := freeAddr()
 	if err != nil {
 		return err
@@ -302,7 +307,7 @@ func (h *hub) start(ctx context.Context, n int) error {
 		"--max-connections-per-source", fmt.Sprint(2*n+100), "--auth-per-source", "1000"); err != nil {
 		return err
 	}
-	h.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // a hub of our own, on loopback
+	h.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		res, err := h.http.Get(h.url + "/healthz")
 		if err == nil {

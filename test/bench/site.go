@@ -59,9 +59,7 @@ func newSite(ctx context.Context, b *bench) (s *site, err error) {
 	if s.platform, err = newPlatform(ctx, b, writeSite); err != nil {
 		return s, err
 	}
-	agentDir := filepath.Join(s.dir, "agent")
-	public, err := s.run(ctx, s.dir, filepath.Join(b.bin, "selvedge-edge"), "init", "--dir", agentDir, "--node", siteNode,
-		"--registry", "http://"+s.addr, "--root", filepath.Join(s.dir, "trust", "1.root.json"))
+	public, err := s.init(ctx, "--registry", "http://"+s.addr)
 	if err != nil {
 		return s, err
 	}
@@ -78,12 +76,23 @@ func newSite(ctx context.Context, b *bench) (s *site, err error) {
 	if err := s.startReconciler(); err != nil {
 		return s, err
 	}
-	if s.agent, err = s.spawn("selvedge-edge", "run", "--dir", agentDir, "--containerd", s.containerd.Address,
-		"--namespace", siteNamespace, "--run-dir", filepath.Join(s.dir, "run"), "--bridge", siteBridge); err != nil {
+	if err := s.startAgent(); err != nil {
 		return s, err
 	}
 	_, err = s.answer(ctx, 0, "warm")
 	return s, err
+}
+
+// init sets the node up, and returns its public key.
+func (s *site) init(ctx context.Context, where ...string) (string, error) {
+	return s.run(ctx, s.dir, filepath.Join(s.b.bin, "selvedge-edge"), append([]string{"init", "--dir", filepath.Join(s.dir, "agent"), "--node", siteNode,
+		"--root", filepath.Join(s.dir, "trust", "1.root.json")}, where...)...)
+}
+
+func (s *site) startAgent() (err error) {
+	s.agent, err = s.spawn("selvedge-edge", "run", "--dir", filepath.Join(s.dir, "agent"), "--containerd", s.containerd.Address,
+		"--namespace", siteNamespace, "--run-dir", filepath.Join(s.dir, "run"), "--bridge", siteBridge)
+	return err
 }
 
 func writeSite(dir string) error {
