@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -53,6 +54,7 @@ type Reconciler struct {
 	resolver *resolve.Resolver
 	loaded   bool
 	accepted resolve.Accepted
+	keys     map[string]string // of accepted, by node; nil: not asked for yet
 	signedBy signedBy
 	trust    string // digest of the root documents that are published
 
@@ -275,11 +277,14 @@ func (r *Reconciler) resolve(_ context.Context, p *pass) error {
 }
 
 func (r *Reconciler) accept(_ context.Context, p *pass) error {
-	if same(r.accepted, p.result.Accepted) {
+	if p.result.SameHolders && reflect.DeepEqual(r.accepted.Access, p.result.Accepted.Access) || same(r.accepted, p.result.Accepted) {
 		return nil
 	}
 	if err := saveAccepted(filepath.Join(r.cfg.DataDir, acceptedFile), p.result.Accepted); err != nil {
 		return err
+	}
+	if !p.result.SameHolders {
+		r.keys = nil
 	}
 	r.accepted = p.result.Accepted
 	return nil

@@ -80,6 +80,17 @@ func keysOf(a resolve.Accepted) map[string]string {
 	return out
 }
 
+// keysNow returns the public keys by node that a pass resolved; those in force are remembered.
+func (r *Reconciler) keysNow(p *pass) map[string]string {
+	if !p.result.SameHolders {
+		return keysOf(p.result.Accepted)
+	}
+	if r.keys == nil {
+		r.keys = keysOf(r.accepted)
+	}
+	return r.keys
+}
+
 // tell has the feed tell an event, and notes what is told then. With first, somebody may lose
 // something by it.
 func (r *Reconciler) tell(e roster.Event, first bool) error {
@@ -116,7 +127,7 @@ func (r *Reconciler) revoke(_ context.Context, p *pass) error {
 	if !r.told.begun || r.cfg.Feed == nil {
 		return nil
 	}
-	p.keys = keysOf(p.result.Accepted)
+	p.keys = r.keysNow(p)
 	keys := p.keys
 	e := roster.Event{Nodes: map[string]roster.Node{}, Trust: r.told.trust}
 	for name, t := range r.told.nodes {
@@ -158,7 +169,7 @@ func (r *Reconciler) announce(_ context.Context, p *pass) error {
 	}
 	keys := p.keys
 	if keys == nil {
-		keys = keysOf(p.result.Accepted)
+		keys = r.keysNow(p)
 	}
 	for name := range r.news(p, e.Reset) {
 		at, ok := p.result.Accepted.Nodes[name]

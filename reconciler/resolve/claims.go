@@ -28,6 +28,7 @@ type claims struct {
 	arrived  []string            // those of them that had no node before: perhaps renamed directories
 	disputed []string            // names to look at: declared twice, or moved
 	wanted   []string            // keys to look at: declared twice, or moved
+	same     bool                // what is declared is what was accepted before, name by name and key by key
 }
 
 func newClaims(all map[string]*workspace, before Accepted) *claims {
@@ -43,7 +44,8 @@ func newClaims(all map[string]*workspace, before Accepted) *claims {
 			c.unknown = append(c.unknown, path)
 			continue
 		}
-		for name, n := range w.src.Unit.Node {
+		for _, d := range w.declared {
+			name, k := d.node, d.key
 			if first, ok := c.name[name]; !ok {
 				c.name[name] = path
 			} else {
@@ -52,10 +54,9 @@ func newClaims(all map[string]*workspace, before Accepted) *claims {
 				}
 				c.nameToo[name] = append(c.nameToo[name], path)
 			}
-			if n.Identity == nil {
+			if !d.keyed {
 				continue
 			}
-			k := n.Identity.PublicKey
 			if first, ok := c.key[k]; !ok {
 				c.key[k] = claim{path, name}
 			} else {
@@ -66,21 +67,29 @@ func newClaims(all map[string]*workspace, before Accepted) *claims {
 			}
 		}
 	}
-	had := map[string]bool{}
-	for _, path := range before.Nodes {
-		had[path] = true
+	if len(c.unknown) > 0 {
+		had := map[string]bool{}
+		for _, path := range before.Nodes {
+			had[path] = true
+		}
+		c.arrived = slices.DeleteFunc(slices.Clone(c.unknown), func(path string) bool { return had[path] })
 	}
-	c.arrived = slices.DeleteFunc(slices.Clone(c.unknown), func(path string) bool { return had[path] })
+	c.same = len(c.name) == len(before.Nodes) && len(c.key) == len(before.Keys)
 	for name, path := range c.name {
-		if was, ok := before.Nodes[name]; c.nameToo[name] != nil || ok && was != path {
+		was, ok := before.Nodes[name]
+		if c.nameToo[name] != nil || ok && was != path {
 			c.disputed = append(c.disputed, name)
 		}
+		c.same = c.same && ok
 	}
 	for k, cl := range c.key {
-		if was, ok := before.Keys[k]; c.keyToo[k] != nil || ok && was != cl.node {
+		was, ok := before.Keys[k]
+		if c.keyToo[k] != nil || ok && was != cl.node {
 			c.wanted = append(c.wanted, k)
 		}
+		c.same = c.same && ok
 	}
+	c.same = c.same && len(c.disputed) == 0 && len(c.wanted) == 0
 	return c
 }
 

@@ -62,7 +62,9 @@ type Result struct {
 	// Accepted is what to give to the next Resolve. Its Access is also what counts now of every
 	// directory, whether it is of this commit or kept from before.
 	Accepted Accepted
-	Refused  []string // paths of refused workspaces, sorted
+	// SameHolders tells that names and keys are held as before: Accepted has the maps of before.
+	SameHolders bool
+	Refused     []string // paths of refused workspaces, sorted
 	// Problems are those that resolving found; those of the evaluation are in the fleet.
 	Problems []fleet.Problem
 }
@@ -153,10 +155,13 @@ func join(c *claims, a *access, before Accepted) *Result {
 		delete(access, path)
 	}
 
-	out := &Result{
-		Nodes:    make(map[string]Rendered, len(before.Nodes)),
-		Held:     map[string]Held{},
-		Accepted: Accepted{Nodes: make(map[string]string, len(before.Nodes)), Keys: make(map[string]string, len(before.Keys))},
+	out := &Result{Nodes: make(map[string]Rendered, len(before.Nodes)), Held: map[string]Held{}}
+	refused := slices.ContainsFunc(slices.Collect(maps.Values(c.refused)), func(refused bool) bool { return refused })
+	out.SameHolders = c.same && !refused && before.Nodes != nil && before.Keys != nil
+	if out.SameHolders {
+		out.Accepted.Nodes, out.Accepted.Keys = before.Nodes, before.Keys
+	} else {
+		out.Accepted.Nodes, out.Accepted.Keys = make(map[string]string, len(before.Nodes)), make(map[string]string, len(before.Keys))
 	}
 	for _, path := range slices.Sorted(maps.Keys(all)) {
 		w := all[path]
@@ -166,14 +171,18 @@ func join(c *claims, a *access, before Accepted) *Result {
 			out.Refused = append(out.Refused, path)
 			continue
 		}
-		for name, n := range w.src.Unit.Node {
-			out.Accepted.Nodes[name] = path
-			if n.Identity == nil {
-				out.Awaiting = append(out.Awaiting, name)
+		for _, d := range w.declared {
+			if !out.SameHolders {
+				out.Accepted.Nodes[d.node] = path
+			}
+			if !d.keyed {
+				out.Awaiting = append(out.Awaiting, d.node)
 				continue
 			}
-			out.Accepted.Keys[n.Identity.PublicKey] = name
-			out.Nodes[name] = w.nodes[name]
+			if !out.SameHolders {
+				out.Accepted.Keys[d.key] = d.node
+			}
+			out.Nodes[d.node] = w.nodes[d.node]
 		}
 	}
 	for _, elsewhere := range access {
@@ -182,17 +191,25 @@ func join(c *claims, a *access, before Accepted) *Result {
 	out.Problems = append(out.Problems, c.looseNames()...)
 	out.Accepted.Access = a.settled()
 	out.Problems = append(out.Problems, a.warnings(out.Accepted.Access)...)
-	withKey := map[string]bool{}
-	for key, name := range before.Keys {
-		if _, ok := before.Nodes[name]; ok && c.held(name) {
-			out.Accepted.Keys[key] = name
-			withKey[name] = true
+	held := map[string]bool{}
+	if refused { // else nothing holds a node back
+		for name := range before.Nodes {
+			if c.held(name) {
+				held[name] = true
+			}
 		}
 	}
-	for name, path := range before.Nodes {
-		if !c.held(name) {
-			continue
+	withKey := map[string]bool{}
+	if len(held) > 0 {
+		for key, name := range before.Keys {
+			if held[name] {
+				out.Accepted.Keys[key] = name
+				withKey[name] = true
+			}
 		}
+	}
+	for name := range held {
+		path := before.Nodes[name]
 		out.Accepted.Nodes[name] = path
 		if !withKey[name] {
 			out.Awaiting = append(out.Awaiting, name)

@@ -21,8 +21,15 @@ type workspace struct {
 
 	refused  bool
 	problems []fleet.Problem
+	declared []declaredNode      // all nodes
 	nodes    map[string]Rendered // with an identity
 	loose    []loose
+}
+
+// declaredNode is a node by its name, and the key if it has an identity.
+type declaredNode struct {
+	node, key string
+	keyed     bool
 }
 
 // loose is a node that an inherited entity names and that this workspace does not
@@ -37,6 +44,14 @@ func render(cfg Config, path string, src *fleet.Source) *workspace {
 	if src.Unit == nil {
 		w.refused = true
 		return w
+	}
+	w.declared = make([]declaredNode, 0, len(src.Unit.Node))
+	for name, n := range src.Unit.Node {
+		d := declaredNode{node: name}
+		if n.Identity != nil {
+			d.key, d.keyed = n.Identity.PublicKey, true
+		}
+		w.declared = append(w.declared, d)
 	}
 	rd := &renderer{workspace: w, cfg: cfg, unit: src.Unit, findings: map[finding]*seen{}}
 	rd.run()
