@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +33,9 @@ type Store struct {
 	prefix  string
 	waiters waiters
 	damaged atomic.Bool // seen while writing
+
+	mu    sync.Mutex
+	heads map[string]nodestate.Head // of all rows; nil: to be read
 }
 
 // mapped is address space, not memory: about 50,000 nodes.
@@ -141,6 +146,34 @@ func (s *Store) Close() error {
 
 // Heads returns what is published, by node, with the generations of removed ones.
 func (s *Store) Heads() (map[string]nodestate.Head, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.heads == nil {
+		heads, err := s.readHeads()
+		if err != nil {
+			return nil, err
+		}
+		s.heads = heads
+	}
+	return maps.Clone(s.heads), nil
+}
+
+// change runs a transaction and notes the heads that it wrote. What a failed one left is read anew.
+func (s *Store) change(f func(*bbolt.Bucket, map[string]nodestate.Head) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wrote := map[string]nodestate.Head{}
+	if err := s.update(func(tx *bbolt.Tx) error { return f(tx.Bucket(bucketNodes), wrote) }); err != nil {
+		s.heads = nil
+		return err
+	}
+	if s.heads != nil {
+		maps.Copy(s.heads, wrote)
+	}
+	return nil
+}
+
+func (s *Store) readHeads() (map[string]nodestate.Head, error) {
 	heads := map[string]nodestate.Head{}
 	err := s.read(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNodes).ForEach(func(k, v []byte) error {
@@ -170,15 +203,16 @@ func (s *Store) Put(ctx context.Context, artifacts []nodestate.Artifact) error {
 	}
 	// in the order of keys: bbolt then writes each page once
 	slices.SortStableFunc(items, func(a, b item) int { return strings.Compare(a.Node, b.Node) })
-	err = s.update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketNodes)
+	err = s.change(func(b *bbolt.Bucket, wrote map[string]nodestate.Head) error {
 		for i := range items {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := putOne(b, &items[i]); err != nil {
+			head, err := putOne(b, &items[i])
+			if err != nil {
 				return err
 			}
+			wrote[items[i].Node] = head
 		}
 		return nil
 	})
@@ -191,25 +225,25 @@ func (s *Store) Put(ctx context.Context, artifacts []nodestate.Artifact) error {
 	return nil
 }
 
-func putOne(b *bbolt.Bucket, it *item) error {
+func putOne(b *bbolt.Bucket, it *item) (nodestate.Head, error) {
 	next, err := it.slot()
 	if err != nil {
-		return err
+		return nodestate.Head{}, err
 	}
 	r := row{generation: it.Generation, content: it.content, slots: []slot{next}}
 	if v := b.Get([]byte(it.Node)); v != nil {
 		old, err := decodeRow(v)
 		if err != nil {
-			return fmt.Errorf("node %s: %w", it.Node, err)
+			return nodestate.Head{}, fmt.Errorf("node %s: %w", it.Node, err)
 		}
 		if it.Generation <= old.generation {
-			return fmt.Errorf("node %s: %w: %d, published is %d", it.Node, ErrGeneration, it.Generation, old.generation)
+			return nodestate.Head{}, fmt.Errorf("node %s: %w: %d, published is %d", it.Node, ErrGeneration, it.Generation, old.generation)
 		}
 		if len(old.slots) > 0 {
 			r.slots = append(r.slots, old.slots[0])
 		}
 	}
-	return b.Put([]byte(it.Node), r.encode())
+	return r.head(), b.Put([]byte(it.Node), r.encode())
 }
 
 // Remove takes states of nodes away; their generations are remembered. Nodes that are
@@ -218,8 +252,7 @@ func (s *Store) Remove(ctx context.Context, nodes []string) error {
 	if len(nodes) == 0 {
 		return nil
 	}
-	err := s.update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketNodes)
+	err := s.change(func(b *bbolt.Bucket, wrote map[string]nodestate.Head) error {
 		for _, node := range nodes {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -236,6 +269,7 @@ func (s *Store) Remove(ctx context.Context, nodes []string) error {
 			if err := b.Put([]byte(node), gone.encode()); err != nil {
 				return err
 			}
+			wrote[node] = gone.head()
 		}
 		return nil
 	})
