@@ -374,8 +374,11 @@ func (r *round) remembered(dir string, above []readRecord) *verdict {
 	ok := func(vd *verdict) bool {
 		return vd != nil && (!vd.Result.Killed || time.Now().Before(vd.retry)) && r.holds(vd, above)
 	}
-	if vd := r.v.known[dir]; ok(vd) {
+	switch vd := r.v.known[dir]; {
+	case ok(vd):
 		return vd
+	case vd != nil && !vd.Result.Killed: // the store has the same one
+		return nil
 	}
 	if vd := r.v.store.get(dir); ok(vd) {
 		return vd
