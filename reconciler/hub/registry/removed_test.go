@@ -56,8 +56,8 @@ func TestRemovedInTheMiddleOfALayer(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	defer res.Body.Close()
-	for range 2 { // as long as it is listed, all comes
-		if _, err := io.ReadFull(res.Body, make([]byte, len(part))); err != nil {
+	for range 2 { // as long as it is listed, all comes; the end of a part may wait in a buffer for the next one
+		if _, err := io.ReadFull(res.Body, make([]byte, len(part)/2)); err != nil {
 			t.Fatal(err)
 		}
 		more <- struct{}{}
