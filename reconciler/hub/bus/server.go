@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,7 +144,7 @@ func (b *Bus) dial(name string, system bool) (*nats.Conn, error) {
 // clientTLS is how the hub checks external servers; nil if all are plain.
 func (b *Bus) clientTLS() (*tls.Config, error) {
 	secure := false
-	for _, u := range append(b.servers, b.nodes...) {
+	for _, u := range slices.Concat(b.servers, b.nodes) {
 		secure = secure || u.Scheme == "wss" || u.Scheme == "tls"
 	}
 	if !secure && b.cfg.CA == "" {
