@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/nats-io/jwt/v2"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"selvedge/internal/atomicfile"
 )
@@ -156,8 +157,7 @@ func makeKeys() ([]byte, error) {
 }
 
 // own authenticates a connection of the hub itself, in the fleet's account or the system's.
-// Its key lives as long as the process.
-// revoked tells when all JWTs were revoked, for a newer one.
+// Its key lives as long as the process; revoked tells when all JWTs were revoked, for a newer one.
 func (k *keys) own(name string, system bool, revoked func(key string) int64) (nats.Option, error) {
 	kp, err := nkeys.CreateUser()
 	if err != nil {
