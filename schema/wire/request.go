@@ -63,7 +63,7 @@ const (
 	CodeDenied      = "denied"      // remote in the node's signed state does not grant it
 	CodeNotFound    = "notFound"    // no such app or container here
 	CodeInvalid     = "invalid"     // the request itself
-	CodeBusy        = "busy"        // too many streams
+	CodeBusy        = "busy"        // too many streams or requests, or a state is on trial
 	CodeUnavailable = "unavailable" // the runtime does not answer
 	CodeFailed      = "failed"
 )

@@ -39,9 +39,9 @@ func NodeOf(subject string) (node string, ok bool) {
 const (
 	VerbNotice  = "notice"  // Notice; no answer
 	VerbReport  = "report"  // empty: send status and events now; no answer
-	VerbLogs    = "logs"    // LogsRequest → Accepted, then a stream
-	VerbExec    = "exec"    // ExecRequest → Accepted, then a stream
-	VerbRestart = "restart" // RestartRequest → Done
+	VerbLogs    = "logs"    // LogsRequest → Answer, then a stream
+	VerbExec    = "exec"    // ExecRequest → Answer, then a stream
+	VerbRestart = "restart" // RestartRequest → Answer, when it is done
 )
 
 // Bounds of messages.
