@@ -47,6 +47,7 @@ const (
 	ReasonBusy         = "busy"
 	ReasonConflict     = "conflict"
 	ReasonUnavailable  = "unavailable" // the hub itself, or what is behind it
+	ReasonFailed       = "failed"      // the node tried, and it did not work
 )
 
 // List is a page of items. Continue, if not empty, is the parameter for the next page.

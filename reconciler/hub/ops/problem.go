@@ -92,7 +92,7 @@ func wireProblem(node string, e *wire.Error) *hubapi.Problem {
 	case wire.CodeBusy:
 		return busy("%s: %s", node, text)
 	}
-	return problem(http.StatusBadGateway, "failed", "the node could not do it", "%s: %s", node, text)
+	return problem(http.StatusBadGateway, hubapi.ReasonFailed, "the node could not do it", "%s: %s", node, text)
 }
 
 // queryProblem translates an error of the status store.
