@@ -151,12 +151,6 @@ func (c Clone) Push(ctx context.Context) error {
 	return err
 }
 
-// Remote reports whether the branch has somewhere to be pushed to.
-func (c Clone) Remote(ctx context.Context) bool {
-	out, err := c.git(ctx, "remote")
-	return err == nil && strings.TrimSpace(out) != ""
-}
-
 // write makes a file that is not there, whole: a reader sees all of it or none. A file of the
 // same content, which an interrupted run left behind, will do.
 func write(root *os.Root, name string, content []byte) (made bool, err error) {
