@@ -198,7 +198,7 @@ func (a *Agent) open() (err error) {
 	a.root = a.first
 	if docs, ok := a.store.Root(); ok {
 		if a.root, err = trust.Walk(a.first, docs); err != nil {
-			a.cfg.Log.Error("stored root documents are not used; they are fetched anew", "err", err)
+			a.cfg.Log.Error("stored root documents are not used; they are fetched anew", "error", err)
 			a.root = a.first
 		}
 	}
@@ -231,7 +231,7 @@ func (a *Agent) answering(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		a.cfg.Log.Error("nobody can ask for the status", "err", err)
+		a.cfg.Log.Error("nobody can ask for the status", "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -93,7 +93,7 @@ func (a *Agent) granted(g auth.Grant) error {
 	a.misnamed = r
 	a.mu.Unlock()
 	if was == nil {
-		a.cfg.Log.Error("refused", "reason", reasonName, "err", err)
+		a.cfg.Log.Error("refused", "reason", reasonName, "error", err)
 		a.event(wire.Event{Severity: "error", Reason: "Refused", Message: err.Error()})
 	}
 	return err
@@ -148,7 +148,7 @@ func (a *Agent) mirroring(ctx context.Context) error {
 		}
 		if err != nil && err.Error() != said {
 			said = err.Error()
-			a.cfg.Log.Warn("images may not come through the hub", "err", err)
+			a.cfg.Log.Warn("images may not come through the hub", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -95,7 +95,7 @@ const maxEager = 3
 func (p *poller) round(ctx context.Context) time.Duration {
 	a := p.a
 	if granted, err := a.store.TakeRetry(); err != nil {
-		a.cfg.Log.Error("retry by hand", "err", err)
+		a.cfg.Log.Error("retry by hand", "error", err)
 	} else if granted {
 		p.validator = ""
 	}
@@ -186,7 +186,7 @@ func (a *Agent) consider(ctx context.Context, res pull.Result) bool {
 	s, err := a.judge(res)
 	if unknownSigner(err) { // look for the root document that lists it, and judge again
 		if changed, e := a.refreshTrust(ctx); e != nil {
-			a.cfg.Log.Warn("root documents", "err", e)
+			a.cfg.Log.Warn("root documents", "error", e)
 		} else if changed {
 			s, err = a.judge(res)
 		}
@@ -271,7 +271,7 @@ func (a *Agent) refreshTrust(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("%w: they end with version %d, and this node was at %d", errTrust, newest.Version(), reached)
 	} else if newest.Version() > reached {
 		if err := a.store.SaveRoot(docs); err != nil { // as when the disk is full: a revoked key is not trusted for that
-			a.cfg.Log.Error("keep root documents; they count until the agent ends", "err", err)
+			a.cfg.Log.Error("keep root documents; they count until the agent ends", "error", err)
 		}
 	}
 	if newest.Version() <= before.Version() {

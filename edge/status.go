@@ -140,7 +140,7 @@ func load(dir string) (Settings, *identity.Key, error) {
 // contact notes an answer; why is set if it held no state.
 func (a *Agent) contact(why error) {
 	if err := a.store.Contact(); err != nil {
-		a.cfg.Log.Warn("note the time of contact", "err", err)
+		a.cfg.Log.Warn("note the time of contact", "error", err)
 	}
 	a.mu.Lock()
 	was := a.link
@@ -151,7 +151,7 @@ func (a *Agent) contact(why error) {
 	a.mu.Unlock()
 	switch {
 	case why != nil && was.Error != why.Error():
-		a.cfg.Log.Warn("no state for this node", "err", why)
+		a.cfg.Log.Warn("no state for this node", "error", why)
 	case why == nil && was.Error != "":
 		a.cfg.Log.Info("the registry answers again")
 	}
@@ -164,7 +164,7 @@ func (a *Agent) lost(why error) {
 	a.link.Error, a.link.Since = why.Error(), since(was, why)
 	a.mu.Unlock()
 	if was.Error != why.Error() {
-		a.cfg.Log.Warn("no answer from the registry; running on", "err", why)
+		a.cfg.Log.Warn("no answer from the registry; running on", "error", why)
 	}
 }
 
@@ -192,7 +192,7 @@ func (a *Agent) alarm(r *Refusal) {
 	}
 	if r != nil && (was == nil || was.Message != r.Message) {
 		a.event(wire.Event{Severity: "error", Reason: "Refused", Generation: r.Generation, Message: r.Message})
-		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "err", r.Message)
+		a.cfg.Log.Error("refused", "reason", r.Reason, "generation", r.Generation, "error", r.Message)
 	}
 }
 

@@ -47,7 +47,7 @@ func (a *Agent) boot(ctx context.Context) {
 	// local already, or it would not be current.
 	n, err := a.store.Trial()
 	if err != nil {
-		a.cfg.Log.Error("count a start of a state that is not good yet", "err", err)
+		a.cfg.Log.Error("count a start of a state that is not good yet", "error", err)
 	}
 	good, hasGood := a.store.LastGood()
 	if n > maxTrials && hasGood {
@@ -63,7 +63,7 @@ func (a *Agent) start(ctx context.Context, s verify.State) {
 		return
 	}
 	if err := a.apply.Start(ctx, s); err != nil {
-		a.cfg.Log.Error("start from disk", "generation", s.Generation(), "err", err)
+		a.cfg.Log.Error("start from disk", "generation", s.Generation(), "error", err)
 		return
 	}
 	a.cfg.Log.Info("started from disk", "generation", s.Generation(), "digest", s.Digest())
@@ -74,7 +74,7 @@ func (a *Agent) start(ctx context.Context, s verify.State) {
 // what was broken before it is not its fault.
 func (a *Agent) measure(good verify.State) {
 	if err := a.apply.Accept(good); err != nil {
-		a.cfg.Log.Error("compare with the last good state", "generation", good.Generation(), "err", err)
+		a.cfg.Log.Error("compare with the last good state", "generation", good.Generation(), "error", err)
 	}
 }
 
@@ -162,7 +162,7 @@ func (a *Agent) activate(s verify.State) bool {
 		return false
 	}
 	if _, err := a.store.Trial(); err != nil {
-		a.cfg.Log.Error("count the start of a state", "err", err)
+		a.cfg.Log.Error("count the start of a state", "error", err)
 	}
 	a.note(&a.next, Update{})
 	a.changed() // it may grant less than the one before
@@ -283,7 +283,7 @@ func (a *Agent) prune(ctx context.Context, before verify.State) {
 		return []verify.State{before, cur, good, next}
 	})
 	if err != nil && ctx.Err() == nil {
-		a.cfg.Log.Warn("images that are not needed stay; the next good state tries again", "err", err)
+		a.cfg.Log.Warn("images that are not needed stay; the next good state tries again", "error", err)
 	}
 }
 
@@ -307,10 +307,10 @@ func (a *Agent) goBack(ctx context.Context, s verify.State, why error) bool {
 // reject refuses a state for good and says so.
 func (a *Agent) reject(s verify.State, why error) {
 	a.counts.rollbacks.Add(1)
-	a.cfg.Log.Error("state failed; going back to the last good one", "generation", s.Generation(), "digest", s.Digest(), "err", why)
+	a.cfg.Log.Error("state failed; going back to the last good one", "generation", s.Generation(), "digest", s.Digest(), "error", why)
 	a.event(wire.Event{Severity: "error", Reason: "RolledBack", Generation: s.Generation(), Message: why.Error()})
 	if err := a.store.Reject(s.Digest(), why.Error()); err != nil {
-		a.cfg.Log.Error("remember the failed state", "err", err)
+		a.cfg.Log.Error("remember the failed state", "error", err)
 	}
 	a.note(&a.now, Update{Phase: RolledBack, Generation: s.Generation(), Error: why.Error()})
 }
@@ -347,6 +347,6 @@ func (a *Agent) stuck(u *Update, to Update) {
 	a.note(u, to)
 	if !same {
 		a.event(wire.Event{Severity: "warning", Reason: "UpdateStuck", Generation: to.Generation, Message: to.Error})
-		a.cfg.Log.Warn("update does not get on; trying again", "phase", to.Phase, "generation", to.Generation, "err", to.Error)
+		a.cfg.Log.Warn("update does not get on; trying again", "phase", to.Phase, "generation", to.Generation, "error", to.Error)
 	}
 }

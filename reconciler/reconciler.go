@@ -134,7 +134,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := r.cfg.Git.Run(ctx); err != nil && ctx.Err() == nil {
-			r.cfg.Log.Error("watch", "err", err) // Head tells it to people, too
+			r.cfg.Log.Error("watch", "error", err) // Head tells it to people, too
 		}
 	})
 	defer wg.Wait()

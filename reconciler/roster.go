@@ -290,7 +290,7 @@ func (r *Reconciler) trouble(p *pass, s Status) {
 		e.Fleet = &now
 	}
 	if err := r.tell(e, false); err != nil {
-		r.cfg.Log.Error("hubs are not told", "err", err)
+		r.cfg.Log.Error("hubs are not told", "error", err)
 	}
 }
 

@@ -71,7 +71,7 @@ func (r *Reconciler) failed(p *pass, err error) {
 	}
 	if s.Error != err.Error() {
 		s.Error, s.Since = err.Error(), time.Now()
-		r.cfg.Log.Error("pass", "err", err, "in force", s.InForce.Hash)
+		r.cfg.Log.Error("pass", "error", err, "in force", s.InForce.Hash)
 	}
 	r.status = s
 }

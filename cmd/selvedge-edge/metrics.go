@@ -60,7 +60,7 @@ func (o *metricsOptions) serve(ctx context.Context, h http.Handler, log *slog.Lo
 		}
 		if err != nil && err.Error() != said {
 			said = err.Error()
-			log.Error("nobody can ask for metrics; running on", "err", err)
+			log.Error("nobody can ask for metrics; running on", "error", err)
 		}
 		select {
 		case <-ctx.Done():

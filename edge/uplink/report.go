@@ -77,7 +77,7 @@ func (u *Uplink) sendStatus(conn *nats.Conn) {
 	s.Node, s.Epoch, s.Seq, s.Time = u.cfg.Node, u.epoch, u.seq.Add(1), u.cfg.Now().UTC().Round(0)
 	b, err := encode(s)
 	if err != nil {
-		u.cfg.Log.Error("the status cannot be told", "err", err)
+		u.cfg.Log.Error("the status cannot be told", "error", err)
 		return
 	}
 	conn.Publish(wire.StatusSubject(u.cfg.Node), b) // an error means no connection: the next one follows it
@@ -141,7 +141,7 @@ func (u *Uplink) sendEvents(conn *nats.Conn) {
 		}
 		b, err := json.Marshal(wire.Events{Node: u.cfg.Node, Epoch: u.epoch, Events: due[:n]})
 		if err != nil {
-			u.cfg.Log.Error("events cannot be told", "err", err)
+			u.cfg.Log.Error("events cannot be told", "error", err)
 			return
 		}
 		if conn.Publish(wire.EventsSubject(u.cfg.Node), b) != nil {

@@ -121,7 +121,7 @@ func (u *Uplink) answer(m *nats.Msg, e *wire.Error) {
 		err = m.Respond(b)
 	}
 	if err != nil {
-		u.cfg.Log.Debug("an answer is lost", "err", err)
+		u.cfg.Log.Debug("an answer is lost", "error", err)
 	}
 }
 

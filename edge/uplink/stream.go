@@ -188,7 +188,7 @@ func (s *stream) publish(frame []byte) error {
 // took tells the hub how much input the command has read.
 func (s *stream) took(taken int64) {
 	if err := s.publish(wire.Frame(wire.FrameAlive, strconv.AppendInt(nil, taken, 10))); err != nil {
-		s.u.cfg.Log.Debug("what was read is not told", "err", err) // the stream ends with the connection
+		s.u.cfg.Log.Debug("what was read is not told", "error", err) // the stream ends with the connection
 	}
 }
 

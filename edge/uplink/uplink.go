@@ -192,7 +192,7 @@ func (u *Uplink) note(err error) {
 	}
 	u.mu.Unlock()
 	if !again {
-		u.cfg.Log.Warn("no live connection to a hub; running on", "err", why)
+		u.cfg.Log.Warn("no live connection to a hub; running on", "error", why)
 	}
 }
 
@@ -376,7 +376,7 @@ func (u *Uplink) failed(err error) {
 		}
 	case errors.Is(err, nats.ErrPermissionViolation):
 		if u.due(&u.forbidden) {
-			u.cfg.Log.Warn("the hub's bus does not allow it", "err", err)
+			u.cfg.Log.Warn("the hub's bus does not allow it", "error", err)
 		}
 	default:
 		u.mu.Lock()

@@ -47,7 +47,7 @@ func openFile(path string, log *slog.Logger) (*file, state, error) {
 		return nil, now, err
 	}
 	aside := path + ".damaged"
-	log.Warn("the roster's file cannot be read: it is set aside, and hubs are told when a commit is in force", "file", path, "aside", aside, "err", err)
+	log.Warn("the roster's file cannot be read: it is set aside, and hubs are told when a commit is in force", "file", path, "aside", aside, "error", err)
 	if rerr := os.Rename(path, aside); rerr != nil {
 		return nil, now, errors.Join(err, rerr)
 	}

@@ -87,7 +87,7 @@ func (f *Feed) watch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.run(r); err != nil && r.Context().Err() == nil {
-		f.cfg.Log.Warn("a hub is disconnected", "err", err)
+		f.cfg.Log.Warn("a hub is disconnected", "error", err)
 	}
 }
 

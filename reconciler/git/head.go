@@ -66,7 +66,7 @@ func (s *Source) update(ctx context.Context, r *remote) (*Commit, error) {
 		if err == nil || !errors.Is(err, ErrCorrupt) {
 			return c, err
 		}
-		s.cfg.Log.Warn("the clone is damaged", "clone", old.dir, "err", err)
+		s.cfg.Log.Warn("the clone is damaged", "clone", old.dir, "error", err)
 	}
 	c, err := s.cloneAnew(ctx, r, adv, h, ref, old.number+1)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *Source) reopenClone(ctx context.Context) error {
 		return cerr
 	}
 	if err != nil {
-		s.cfg.Log.Warn("the clone is damaged", "clone", c.dir, "err", err)
+		s.cfg.Log.Warn("the clone is damaged", "clone", c.dir, "error", err)
 		if c.repo == nil {
 			c.repo = &Repository{objects: &objects{layout: layout{gitDir: c.dir, commonDir: c.dir}}}
 		}
@@ -121,7 +121,7 @@ func (s *Source) advance(ctx context.Context, r *remote, adv *packp.AdvRefs, h p
 			if c, err := s.cloneAnew(ctx, r, adv, h, ref, s.clone.number+1); err == nil {
 				return c, nil
 			} else if errors.Is(err, ErrDisk) || errors.Is(err, ErrTooLarge) {
-				s.cfg.Log.Warn("the clone has many packs and could not be made again; it is used on", "clone", s.clone.dir, "err", err)
+				s.cfg.Log.Warn("the clone has many packs and could not be made again; it is used on", "clone", s.clone.dir, "error", err)
 			} else {
 				return nil, err
 			}

@@ -74,7 +74,7 @@ func (s *Source) watch(ctx context.Context, path string) error {
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
 				timer.Reset(look()) // events were dropped: look for oneself
 			} else if err != nil {
-				s.cfg.Log.Warn("watching the repository", "path", path, "err", err)
+				s.cfg.Log.Warn("watching the repository", "path", path, "error", err)
 			}
 		case <-timer.C:
 			timer.Reset(look())
@@ -136,7 +136,7 @@ func (s *Source) watcher() *watcher {
 	w.blind = func(err error) {
 		if !w.failing {
 			s.cfg.Log.Warn("file events cannot be had, the repository is polled instead; raise fs.inotify.max_user_watches and max_user_instances",
-				"remote", s.cfg.Remote, "every", min(s.cfg.Interval, blindInterval), "err", err)
+				"remote", s.cfg.Remote, "every", min(s.cfg.Interval, blindInterval), "error", err)
 		}
 		w.failing = true
 	}

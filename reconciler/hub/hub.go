@@ -191,7 +191,7 @@ func (h *Hub) record(e hubapi.AuditEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := h.audit.Append(ctx, e); err != nil {
-		h.log.Error("audit", "err", err)
+		h.log.Error("audit", "error", err)
 	}
 }
 
@@ -276,7 +276,7 @@ func (h *Hub) changed(v *follow.View, d follow.Delta) {
 		case <-ctx.Done():
 		}
 		if err := h.bus.Revoke(ctx, keys...); err != nil {
-			h.log.Error("revoke; it is tried again within a minute", "keys", len(keys), "err", err)
+			h.log.Error("revoke; it is tried again within a minute", "keys", len(keys), "error", err)
 		}
 	}()
 }

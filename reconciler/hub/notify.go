@@ -84,7 +84,7 @@ func (n *notifier) run(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if err := n.tell(name, wire.VerbNotice, notice); err != nil {
-				n.log.Debug("notice", "node", name, "err", err)
+				n.log.Debug("notice", "node", name, "error", err)
 			}
 		}
 	}

@@ -50,7 +50,7 @@ func (c *cache) read() *group {
 		err = errors.New("it does not begin with a reset")
 	}
 	if err != nil {
-		c.log.Warn("the roster's cache cannot be read, and is not used", "file", c.file, "err", err)
+		c.log.Warn("the roster's cache cannot be read, and is not used", "file", c.file, "error", err)
 		return nil
 	}
 	g.cached = true
@@ -83,7 +83,7 @@ func (c *cache) run(ctx context.Context, view func() *View) {
 			failed = ""
 		case err.Error() != failed:
 			failed = err.Error()
-			c.log.Error("the roster's cache cannot be written; after a restart without the reconciler the hub would use an older one", "file", c.file, "err", err)
+			c.log.Error("the roster's cache cannot be written; after a restart without the reconciler the hub would use an older one", "file", c.file, "error", err)
 		}
 		if err != nil {
 			c.changed(false)

@@ -113,7 +113,7 @@ func (f *Follower) Base() *url.URL { return f.base }
 func (f *Follower) Run(ctx context.Context) error {
 	if g := f.cache.read(); g != nil {
 		if err := f.apply(g); err != nil {
-			f.cfg.Log.Warn("the roster's cache makes no sense, and is not used", "file", f.cfg.Cache, "err", err)
+			f.cfg.Log.Warn("the roster's cache makes no sense, and is not used", "file", f.cfg.Cache, "error", err)
 		}
 	}
 	var wg sync.WaitGroup
@@ -139,7 +139,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		}
 		if text := err.Error(); text != said {
 			said = text
-			f.cfg.Log.Warn("the reconciler cannot be followed; the last roster counts meanwhile", "url", f.cfg.URL, "err", err)
+			f.cfg.Log.Warn("the reconciler cannot be followed; the last roster counts meanwhile", "url", f.cfg.URL, "error", err)
 		}
 		select {
 		case <-ctx.Done():
