@@ -33,7 +33,7 @@ type sources struct {
 	refused atomic.Uint64
 
 	mu sync.Mutex
-	n  map[string]int
+	n  map[netip.Prefix]int
 }
 
 func (s *sources) Accept() (net.Conn, error) {
@@ -42,11 +42,11 @@ func (s *sources) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		key := ""
+		var key netip.Prefix
 		if s.max > 0 {
-			key = source(c.RemoteAddr())
+			key = sourceOf(c.RemoteAddr())
 		}
-		if key != "" && !s.take(key) {
+		if key.IsValid() && !s.take(key) {
 			s.refused.Add(1)
 			c.Close()
 			continue
@@ -55,7 +55,7 @@ func (s *sources) Accept() (net.Conn, error) {
 	}
 }
 
-func (s *sources) take(key string) bool {
+func (s *sources) take(key netip.Prefix) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n[key] >= s.max {
@@ -65,7 +65,7 @@ func (s *sources) take(key string) bool {
 	return true
 }
 
-func (s *sources) give(key string) {
+func (s *sources) give(key netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n[key]--; s.n[key] <= 0 {
@@ -73,30 +73,36 @@ func (s *sources) give(key string) {
 	}
 }
 
-// source names who dials: an IPv4 address, or the /64 of an IPv6 one, which is what one
-// customer gets; empty for others, such as unix sockets.
-func source(a net.Addr) string {
+// Source is what counts as one address wherever something is bounded by who asks: an IPv4
+// address, or the /64 of an IPv6 one, which is what one customer gets. Of no address it is
+// not valid.
+func Source(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// sourceOf is the Source of who dials; not valid for others than TCP, such as unix sockets.
+func sourceOf(a net.Addr) netip.Prefix {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
-		return ""
+		return netip.Prefix{}
 	}
-	ip, ok := netip.AddrFromSlice(t.IP)
-	if !ok {
-		return ""
-	}
-	if ip = ip.Unmap(); ip.Is6() {
-		if p, err := ip.WithZone("").Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return ip.String()
+	return Source(t.AddrPort().Addr())
 }
 
 // conn cuts off a peer that takes nothing of what is written, and gives its place back once.
 type conn struct {
 	net.Conn
 	sources *sources
-	key     string
+	key     netip.Prefix // not valid: not counted
 	closed  atomic.Bool
 	until   atomic.Pointer[time.Time] // the deadline that was set from outside
 }
@@ -126,7 +132,7 @@ func (c *conn) SetDeadline(t time.Time) error {
 }
 
 func (c *conn) Close() error {
-	if c.key != "" && !c.closed.Swap(true) {
+	if c.key.IsValid() && !c.closed.Swap(true) {
 		c.sources.give(c.key)
 	}
 	return c.Conn.Close()

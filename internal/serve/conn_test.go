@@ -14,17 +14,17 @@ import (
 
 func TestSource(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.1:1": "192.0.2.1", "[::ffff:192.0.2.1]:1": "192.0.2.1", "[2001:db8:0:1:2::3]:1": "2001:db8:0:1::/64", "[fe80::1%lo]:1": "fe80::/64", "[::1]:1": "::/64",
+		"192.0.2.1:1": "192.0.2.1/32", "[::ffff:192.0.2.1]:1": "192.0.2.1/32", "[2001:db8:0:1:2::3]:1": "2001:db8:0:1::/64", "[fe80::1%lo]:1": "fe80::/64", "[::1]:1": "::/64",
 	} {
 		a, err := net.ResolveTCPAddr("tcp", text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := source(a); got != want {
+		if got := sourceOf(a).String(); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
-	if got := source(&net.UnixAddr{Name: "x"}); got != "" {
+	if got := sourceOf(&net.UnixAddr{Name: "x"}); got.IsValid() {
 		t.Error(got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -119,7 +120,7 @@ func Listen(c Config) (*Server, error) {
 			s.http.TLSConfig.ClientCAs, s.http.TLSConfig.ClientAuth = c.ClientCAs, tls.RequireAndVerifyClientCert
 		}
 	}
-	s.sources = &sources{Listener: l, max: c.MaxConnsPerSource, n: map[string]int{}}
+	s.sources = &sources{Listener: l, max: c.MaxConnsPerSource, n: map[netip.Prefix]int{}}
 	s.listener = netutil.LimitListener(s.sources, c.MaxConns)
 	return s, nil
 }

@@ -78,8 +78,8 @@ func freePorts(t testing.TB, n int) []string {
 	return all
 }
 
-// serve does what `nats-server -c FILE` does, until stdin ends.
-func serve(name string) error {
+// natsServer does what `nats-server -c FILE` does, until stdin ends.
+func natsServer(name string) error {
 	o, err := server.ProcessConfigFile(name)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ const (
 func TestMain(m *testing.M) {
 	run, arg := func(string) error { os.Exit(m.Run()); return nil }, ""
 	if name := os.Getenv(serverEnv); name != "" {
-		run, arg = serve, name
+		run, arg = natsServer, name
 	} else if dir := os.Getenv(hubEnv); dir != "" {
 		run, arg = serveHub, dir
 	}

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"selvedge/internal/serve"
 )
 
 const (
@@ -102,7 +104,8 @@ func (t *tunnel) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 	if servers == nil {
 		return http.StatusServiceUnavailable, ErrNotReady.Error()
 	}
-	source := sourceOf(r.RemoteAddr)
+	address := addressOf(r.RemoteAddr)
+	source := serve.Source(address)
 	if int(t.opened.Load()) >= t.most {
 		t.b.count.tunnelFull.Add(1)
 		return http.StatusServiceUnavailable, "this hub has no file descriptors for more nodes"
@@ -112,7 +115,7 @@ func (t *tunnel) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 		return http.StatusServiceUnavailable, "too many connections are being opened; try again soon"
 	}
 	leave := sync.OnceFunc(func() { t.leave(source) })
-	up, reply, err := t.dial(r, *servers, source.Addr())
+	up, reply, err := t.dial(r, *servers, address)
 	if err != nil {
 		leave()
 		t.b.log.Warn("pass a node on to the bus", "error", err)
@@ -187,30 +190,23 @@ func hasToken(h http.Header, name, token string) bool {
 	return false
 }
 
-// sourceOf is what counts as one address.
-func sourceOf(remote string) netip.Prefix {
+// addressOf is who dials, for the logs of servers; not valid if that is not known.
+func addressOf(remote string) netip.Addr {
 	a, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return netip.Prefix{}
+		return netip.Addr{}
 	}
-	ip := a.Addr().Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	// the address stays whole for logs: only keys are masked
-	return netip.PrefixFrom(ip, bits)
+	return a.Addr().Unmap().WithZone("")
 }
 
 // enter takes a slot for a stranger, and waits for one.
 func (t *tunnel) enter(ctx context.Context, source netip.Prefix) bool {
-	key := source.Masked()
 	var end <-chan time.Time
 	for {
 		t.mu.Lock()
-		if t.strangers < maxStrangers && t.sources[key] < maxSource {
+		if t.strangers < maxStrangers && t.sources[source] < maxSource {
 			t.strangers++
-			t.sources[key]++
+			t.sources[source]++
 			t.mu.Unlock()
 			return true
 		}
@@ -232,12 +228,11 @@ func (t *tunnel) enter(ctx context.Context, source netip.Prefix) bool {
 }
 
 func (t *tunnel) leave(source netip.Prefix) {
-	key := source.Masked()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.strangers--
-	if t.sources[key]--; t.sources[key] <= 0 {
-		delete(t.sources, key)
+	if t.sources[source]--; t.sources[source] <= 0 {
+		delete(t.sources, source)
 	}
 	close(t.free)
 	t.free = make(chan struct{})

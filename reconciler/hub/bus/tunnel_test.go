@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"selvedge/internal/serve"
 	"selvedge/schema/wire"
 )
 
@@ -103,7 +104,7 @@ func TestTunnelHidesHeaders(t *testing.T) {
 // TestStrangersSlots: who does not say who he is takes only his own slots, and not for ever.
 func TestStrangersSlots(t *testing.T) {
 	tun := &tunnel{sources: map[netip.Prefix]int{}, free: make(chan struct{})}
-	a, b := sourceOf("10.0.0.1:5"), sourceOf("[2001:db8::1]:5")
+	a, b := serve.Source(addressOf("10.0.0.1:5")), serve.Source(addressOf("[2001:db8::1]:5"))
 	for range maxSource {
 		if !tun.enter(t.Context(), a) {
 			t.Fatal("refused")
@@ -130,10 +131,10 @@ func TestStrangersSlots(t *testing.T) {
 	if tun.strangers != 0 || len(tun.sources) != 0 {
 		t.Error("left over:", tun.strangers, tun.sources)
 	}
-	if sourceOf("[2001:db8::1]:5").Masked() != sourceOf("[2001:db8::ffff]:6").Masked() {
+	if serve.Source(addressOf("[2001:db8::1]:5")) != serve.Source(addressOf("[2001:db8::ffff]:6")) {
 		t.Error("a /64 counts as many")
 	}
-	if sourceOf("[::ffff:1.2.3.4]:5") != sourceOf("1.2.3.4:6") {
+	if serve.Source(addressOf("[::ffff:1.2.3.4]:5")) != serve.Source(addressOf("1.2.3.4:6")) {
 		t.Error("one address counts as two")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"selvedge/internal/serve"
 )
 
 const (
@@ -60,13 +62,8 @@ func (l *limits) take(a netip.Addr) time.Duration {
 }
 
 func (l *limits) of(a netip.Addr, now time.Time) *rate.Limiter {
-	a = a.Unmap().WithZone("")
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
+	p := serve.Source(a)
+	if !p.IsValid() {
 		return l.others
 	}
 	l.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"selvedge/internal/serve"
 )
 
 // quota bounds how often something that strangers cause is written down, by who causes it.
@@ -34,7 +36,7 @@ func (q *quota) allow(key string, now time.Time) bool {
 	return q.counts[key] <= quotaPerMinute
 }
 
-// source is an IPv4 address or an IPv6 /64, which is what one customer gets.
+// source names the serve.Source of a caller's address: host or host:port.
 func source(remote string) string {
 	if host, _, err := net.SplitHostPort(remote); err == nil {
 		remote = host
@@ -43,14 +45,5 @@ func source(remote string) string {
 	if err != nil {
 		return ""
 	}
-	ip = ip.Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return ""
-	}
-	return p.String()
+	return serve.Source(ip).String()
 }
