@@ -94,12 +94,12 @@ func loginPage(x *exchange, w http.ResponseWriter) error {
 
 // login makes a session of a token.
 func login(x *exchange, w http.ResponseWriter) error {
-	x.r.Body = http.MaxBytesReader(w, x.r.Body, 8<<10)
-	if err := x.r.ParseForm(); err != nil {
-		return &hubapi.Problem{Title: "Cannot be read", Status: http.StatusBadRequest, Reason: hubapi.ReasonInvalid, Detail: "the form could not be read; load the page anew and try again"}
+	form, err := x.form(w)
+	if err != nil {
+		return err
 	}
-	to := next(x.r.PostForm.Get("next"))
-	token := strings.TrimSpace(x.r.PostForm.Get("token"))
+	to := next(form.Get("next"))
+	token := strings.TrimSpace(form.Get("token"))
 	if len(token) > maxToken {
 		token = token[:maxToken] // wrong, and counted as such
 	}
