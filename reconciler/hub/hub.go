@@ -170,7 +170,7 @@ func (h *Hub) openEnrol() (err error) {
 		Prefix: h.prefix,
 		Trust:  trustFrom(transport, base, h.prefix),
 		Rejected: func(event string, attrs ...any) {
-			h.log.Warn(event, attrs...)
+			h.log.Warn("a node was refused", append([]any{"request", event}, attrs...)...)
 			detail := event
 			for i := 0; i+1 < len(attrs); i += 2 {
 				detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
@@ -191,7 +191,7 @@ func (h *Hub) record(e hubapi.AuditEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := h.audit.Append(ctx, e); err != nil {
-		h.log.Error("audit", "error", err)
+		h.log.Error("what was done is not in the audit log", "operation", e.Operation, "outcome", e.Outcome, "detail", e.Detail, "error", err)
 	}
 }
 

@@ -117,7 +117,7 @@ func (h *Certificate) made() (*tls.Certificate, error) {
 	if now := h.c.Now(); !h.timely(h.leaf) && (now.After(h.again) || now.Before(h.again.Add(-tryAgain))) {
 		h.again = now.Add(tryAgain)
 		if err := h.renew(); err != nil {
-			h.c.Log.Error("the old certificate stays in use until", "at", h.leaf.Leaf.NotAfter, "error", err)
+			h.c.Log.Error("the hub's certificate was not renewed; the old one stays in use, and it is tried again within a minute", "until", h.leaf.Leaf.NotAfter, "error", err)
 		}
 	}
 	return h.leaf, nil

@@ -145,7 +145,7 @@ func (j *rejects) add(r *http.Request, stranger bool, event string, attrs ...any
 		attrs = append(attrs, "dropped", dropped) // events before this one that nobody wrote down
 	}
 	if j.c.Rejected == nil {
-		j.c.Log.Warn("refused", append([]any{"event", event}, attrs...)...)
+		j.c.Log.Warn("a node was refused", append([]any{"request", event}, attrs...)...)
 		return
 	}
 	j.c.Rejected(event, attrs...)
