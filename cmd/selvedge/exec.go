@@ -22,10 +22,9 @@ func execCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec NODE[/APP[/CONTAINER]] -- COMMAND [ARG]…",
 		Short: "Run a command in a container",
-		Long: `exec runs a command in a container of an app; the app may be left out where the node runs
-only one. With -it it is connected to the terminal, whose
-size follows, and keys such as Ctrl-C go to the command. The node does so only if remote: exec in
-its signed state grants it.
+		Long: `exec runs a command in a container of an app; the app may be left out where the node runs only
+one. With -it it is connected to the terminal, whose size follows, and keys such as Ctrl-C go to
+the command. The node does so only if remote: exec in its signed state grants it.
 
 The exit code is that of the command, or 2 or 3 if it could not be run.`,
 		Example: "  selvedge exec -it gw-7/hmi -- sh\n  selvedge exec gw-7/hmi/web -- cat /etc/hostname",

@@ -5,10 +5,10 @@
 // /v2/.
 //
 // Guarantees: that somebody loses something is on disk before a hub reads it, so that a restart
-// never lets back in who was put out; a hub that connects gets the
-// whole, then each change once; events of one change arrive together; a reader that
-// is too slow is disconnected, and begins anew. As long as nothing was ever told, nothing
-// is: an empty fleet and an unknown one are not the same.
+// never lets back in who was put out; a hub that connects gets the whole, then each change
+// once; events of one change arrive together; a reader that is too slow is disconnected, and
+// begins anew. As long as nothing was ever told, nothing is: an empty fleet and an unknown
+// one are not the same.
 //
 // Who may connect is decided where the handler is listened for: see [Listen].
 package feed

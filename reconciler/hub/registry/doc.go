@@ -14,6 +14,6 @@
 //
 // Guarantees: nodes see none of the credentials of registries; those go to no other host;
 // a node that Git does not list any more gets nothing, also after a wait, and what it is
-// in the middle of ends. The hub keeps
-// manifests only, in memory, bounded; layers stream through.
+// in the middle of ends. The hub keeps manifests only, in memory, bounded; layers stream
+// through.
 package registry
