@@ -131,7 +131,14 @@ func (a *Agent) connecting(ctx context.Context) error {
 
 // mirroring keeps the registry settings that lead image pulls through the hub.
 func (a *Agent) mirroring(ctx context.Context) error {
-	if a.hub.tokens == nil || a.cfg.HostsDir == "" {
+	if a.cfg.HostsDir == "" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if a.hub.tokens == nil {
+		if err := mirror.Clear(a.cfg.HostsDir); err != nil { // of a hub that was there before: each pull would ask it first
+			a.cfg.Log.Warn("registry settings of an earlier hub are still there", "directory", a.cfg.HostsDir, "error", err)
+		}
 		<-ctx.Done()
 		return ctx.Err()
 	}

@@ -2,14 +2,19 @@ package edge_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"selvedge/edge"
 	"selvedge/edge/hubtest"
+	"selvedge/edge/mirror"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/wire"
 )
@@ -165,4 +170,18 @@ func TestNamesByTurns(t *testing.T) {
 	if n, took := h.Count(wire.PathToken)-asked, time.Since(began); float64(n) > 3*took.Seconds() {
 		t.Errorf("%d names in %v", n, took)
 	}
+}
+
+// A node that has no hub any more pulls its images past the hub that it had.
+func TestMirrorsOfNoHub(t *testing.T) {
+	b := newBed(t)
+	b.cfg.HostsDir = filepath.Join(t.TempDir(), "certs.d")
+	if err := mirror.Write(b.cfg.HostsDir, mirror.Via{Hub: "https://hub.example", Bearer: "old"}, []string{"registry.example"}); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	b.until("no settings of a hub", func() bool {
+		_, err := os.Stat(filepath.Join(b.cfg.HostsDir, "registry.example"))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
