@@ -17,9 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,6 +117,9 @@ func New(c Config) (*Bus, error) {
 	if b.nodes, b.servers, err = splitServers(c.Servers); err != nil {
 		return nil, err
 	}
+	if plain := plainServers(slices.Concat(b.nodes, b.servers)); len(plain) > 0 {
+		c.Log.Warn("the way to servers of the bus is plain: who is on that network reads along, and may ask nodes in the hub's name; use wss:// and tls://", "servers", plain)
+	}
 	if b.keys, err = loadKeys(filepath.Join(c.Dir, "keys")); err != nil {
 		return nil, err
 	}
@@ -157,6 +162,18 @@ func splitServers(all []string) (nodes, own []*url.URL, err error) {
 		own = nodes
 	}
 	return nodes, own, nil
+}
+
+// plainServers returns the hosts that are reached without TLS, and not on loopback.
+func plainServers(all []*url.URL) (hosts []string) {
+	for _, u := range all {
+		ip := net.ParseIP(u.Hostname())
+		local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+		if (u.Scheme == "ws" || u.Scheme == "nats") && !local && !slices.Contains(hosts, u.Host) {
+			hosts = append(hosts, u.Host)
+		}
+	}
+	return hosts
 }
 
 // Ready is closed when the bus works.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,5 +165,19 @@ func TestSplitServers(t *testing.T) {
 		if _, _, err := splitServers(all); (err == nil) != ok {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// TestPlainServers: traffic that strangers could read is told of, and only that.
+func TestPlainServers(t *testing.T) {
+	nodes, own, err := splitServers([]string{"ws://127.0.0.1:8080", "ws://10.0.0.1:8080", "wss://10.0.0.2:8080", "nats://localhost:4222", "nats://nats.example:4222", "tls://10.0.0.2:4222"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := plainServers(slices.Concat(nodes, own)), []string{"10.0.0.1:8080", "nats.example:4222"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := plainServers(append(nodes[1:2:2], nodes[1])); len(got) != 1 {
+		t.Errorf("one is told of twice: %v", got)
 	}
 }
