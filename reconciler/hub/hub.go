@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +50,7 @@ type Hub struct {
 	audit    *audit.Log
 	ops      *ops.Ops
 	notify   *notifier
+	revoke   *revoker
 	server   *serve.Server
 	metrics  *serve.Server // nil: none apart
 	began    time.Time
@@ -120,6 +120,7 @@ func (h *Hub) openBus() (err error) {
 		return err
 	}
 	h.notify = newNotifier(h.bus.Notify, h.log)
+	h.revoke = newRevoker(h.bus.Revoke, h.log)
 	return nil
 }
 
@@ -261,24 +262,10 @@ func (h *Hub) listen() error {
 // changed passes a change of the roster to everybody whom it concerns.
 func (h *Hub) changed(v *follow.View, d follow.Delta) {
 	h.notify.changed(v, d) // first: nodes wait for it
+	h.revoke.gone(d.GoneKeys)
 	h.status.Fleet(v.Fleet)
 	h.status.Want(d.Reset, d.Nodes, d.Removed)
 	h.status.Changes(d.Changes)
-	if len(d.GoneKeys) == 0 {
-		return
-	}
-	keys := slices.Clone(d.GoneKeys)
-	go func() { // the sweep of the bus does it again if this fails
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		select {
-		case <-h.bus.Ready():
-		case <-ctx.Done():
-		}
-		if err := h.bus.Revoke(ctx, keys...); err != nil {
-			h.log.Error("revoke; it is tried again within a minute", "keys", len(keys), "error", err)
-		}
-	}()
 }
 
 // Addr is the address that is listened on.
@@ -292,14 +279,18 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.bus.Run(ctx) })
 	g.Go(func() error { return h.status.Run(ctx) })
 	g.Go(func() error {
-		select { // its buckets are on the bus
-		case <-h.bus.Ready():
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := h.awaitBus(ctx); err != nil { // its buckets are there
+			return err
 		}
 		return h.enrol.Run(ctx)
 	})
 	g.Go(func() error { return h.notify.run(ctx) })
+	g.Go(func() error {
+		if err := h.awaitBus(ctx); err != nil {
+			return err
+		}
+		return h.revoke.run(ctx)
+	})
 	g.Go(func() error { return h.server.Run(ctx) })
 	if h.metrics != nil {
 		g.Go(func() error { return h.metrics.Run(ctx) })
@@ -310,6 +301,15 @@ func (h *Hub) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+func (h *Hub) awaitBus(ctx context.Context) error {
+	select {
+	case <-h.bus.Ready():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Close gives back what New opened. Run does it, too.
