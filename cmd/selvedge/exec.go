@@ -85,7 +85,7 @@ func session(c *cobra.Command, hub *client.Client, node string, o client.ExecOpt
 	if err != nil {
 		return 0, fmt.Errorf("terminal: %w", err)
 	}
-	defer term.Restore(fd, old) //nolint:errcheck // there is nothing else to do about it
+	defer term.Restore(fd, old) // there is nothing else to do about it
 	return hub.Exec(ctx, node, o, s)
 }
 

@@ -99,7 +99,7 @@ removes the file revokes it.`,
 // newToken makes a token of 256 random bits, so that a plain hash of it is enough.
 func newToken() (text, hash string) {
 	b := make([]byte, 32)
-	rand.Read(b) //nolint:errcheck // crypto/rand never fails
+	rand.Read(b) // crypto/rand never fails
 	text = tokenPrefix + base64.RawURLEncoding.EncodeToString(b)
 	sum := sha256.Sum256([]byte(text))
 	return text, "sha256:" + hex.EncodeToString(sum[:])

@@ -130,8 +130,8 @@ func newBed(t testing.TB, nodes map[string]roster.Node) *bed {
 	must(t, err)
 	l, err := feed.Listen(dir)
 	must(t, err)
-	srv := &http.Server{Handler: b.feed.Handler()} //nolint:gosec // the test's own socket
-	go srv.Serve(l)                                //nolint:errcheck // ends with Close
+	srv := &http.Server{Handler: b.feed.Handler()} // the test's own socket
+	go srv.Serve(l)                                // ends with Close
 	t.Cleanup(func() { srv.Close(); b.feed.Close() })
 	must(t, b.feed.Tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))}))
 

@@ -93,7 +93,7 @@ var errDisturbed = errors.New("disturbed")
 
 func undisturbed(t *testing.T, body func(t *testing.T)) (ok bool) {
 	defer func() {
-		if r := recover(); r == errDisturbed { //nolint:errorlint // it is that very one
+		if r := recover(); r == errDisturbed { // it is that very one
 			ok = false
 		} else if r != nil {
 			panic(r)

@@ -134,7 +134,7 @@ func newRoster(t *testing.T, n int) *bed {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}, clients: map[string]*client.Client{}}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the hub of this test
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // the hub of this test
 	t.Cleanup(transport.CloseIdleConnections)
 	b.calls = &http.Client{Transport: transport, Timeout: patience * time.Minute}
 	for i := range n {
@@ -159,8 +159,8 @@ func newRoster(t *testing.T, n int) *bed {
 	must(t, err)
 	l, err := feed.Listen(dir)
 	must(t, err)
-	srv := &http.Server{Handler: b.feed.Handler()} //nolint:gosec // the test's own socket
-	go srv.Serve(l)                                //nolint:errcheck // ends with Close
+	srv := &http.Server{Handler: b.feed.Handler()} // the test's own socket
+	go srv.Serve(l)                                // ends with Close
 	t.Cleanup(func() { srv.Close(); b.feed.Close() })
 	b.tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))})
 

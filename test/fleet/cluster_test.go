@@ -107,7 +107,7 @@ func TestCluster(t *testing.T) {
 		in, err := cmd.StdinPipe()
 		must(t, err)
 		must(t, cmd.Start())
-		t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it may have been killed
+		t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() }) // it may have been killed
 		servers = append(servers, cmd)
 		addrs = append(addrs, "tls://"+ports[i], "wss://"+ports[3+i])
 	}
@@ -120,7 +120,7 @@ func TestCluster(t *testing.T) {
 		must(t, exec.Command("cp", "-a", filepath.Join(first, dir), filepath.Join(second, dir)).Run())
 	}
 	hub2 := b.spawn(settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
-	t.Cleanup(func() { hub2.Process.Kill(); hub2.Wait() }) //nolint:errcheck // it is killed
+	t.Cleanup(func() { hub2.Process.Kill(); hub2.Wait() }) // it is killed
 
 	s := b.swarm(swarm.Config{Hubs: urls, Interval: 300 * time.Millisecond, Retry: 500 * time.Millisecond, Ping: time.Second, Runs: 1, Granted: everything, Logs: pour})
 	agree := func(what string, of ...string) {

@@ -50,7 +50,7 @@ func TestManyJoins(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, body := range requests {
 		wg.Go(func() {
-			tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, TLSHandshakeTimeout: time.Minute} //nolint:gosec // the hub of this test
+			tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, TLSHandshakeTimeout: time.Minute} // the hub of this test
 			defer tr.CloseIdleConnections()
 			c := &http.Client{Transport: tr, Timeout: time.Minute}
 			<-go1

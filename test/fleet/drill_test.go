@@ -184,7 +184,7 @@ func TestSlowReader(t *testing.T) {
 	stop, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 10 {
-		go b.client("ana").Logs(stop, "node-0", client.LogOptions{Agent: true}, writer(func(p []byte) (int, error) { //nolint:errcheck // it is cut off
+		go b.client("ana").Logs(stop, "node-0", client.LogOptions{Agent: true}, writer(func(p []byte) (int, error) { // it is cut off
 			<-stop.Done()
 			return 0, stop.Err()
 		}), nil)

@@ -90,7 +90,7 @@ func TestJunkOnEveryRoute(t *testing.T) {
 	deep := strings.Repeat("[", 200_000)
 	bodies := []string{"", "{", "null", "[]", "7", `"x"`, deep, `{"a":` + deep, "\x00\xff", `{"app":7}`, `{"app":"` + long + `"}`, `{"count":1e99}`, `{"count":-1,"guide":"` + workspace + `/box"}`,
 		`{"guide":{}}`, `{"publicKey":[],"nonce":{}}`, strings.Repeat(" ", 3<<20), `{"token":"` + strings.Repeat("A", 2<<20) + `"}`}
-	asked, fresh := 0, http.Client{Timeout: patience * 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 4}, //nolint:gosec // the hub of this test
+	asked, fresh := 0, http.Client{Timeout: patience * 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 4}, // the hub of this test
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer fresh.CloseIdleConnections()
 	one := func(method, path, query, token, body string) {
@@ -195,7 +195,7 @@ func (b *bed) rawHTTP() {
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + strings.Repeat("\xff", 1000),
 	} {
 		for _, proto := range []string{"http/1.1", "h2"} {
-			c, err := tls.DialWithDialer(&net.Dialer{Timeout: patience * 5 * time.Second}, "tcp", b.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}}) //nolint:gosec // the hub of this test
+			c, err := tls.DialWithDialer(&net.Dialer{Timeout: patience * 5 * time.Second}, "tcp", b.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}}) // the hub of this test
 			must(b.t, err)
 			_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
 			_, _ = io.WriteString(c, text)
@@ -248,7 +248,7 @@ func TestJunkOnEverySubject(t *testing.T) {
 	// words that no library says, over the same WebSocket, before and after it is known who speaks
 	for _, text := range []string{"\r\n", "PING\r\n", "CONNECT {}\r\nPING\r\n", "CONNECT {\"jwt\":\"x\",\"sig\":\"y\"}\r\n", "CONNECT " + strings.Repeat("[", 60000), strings.Repeat("A", 100_000),
 		"PUB n.node-1.st 99999999999\r\n", "PUB n.node-1.st -1\r\n", "SUB > 1\r\nPING\r\n", "HPUB a 5 1\r\n", "INFO {}\r\n", "\x00\xff\xfe"} {
-		conn, _, err := websocket.Dial(t.Context(), b.url+wire.PathBus, &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}}) //nolint:gosec // the hub of this test
+		conn, _, err := websocket.Dial(t.Context(), b.url+wire.PathBus, &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}}) // the hub of this test
 		must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		conn.SetReadLimit(1 << 20)

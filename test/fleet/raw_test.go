@@ -19,7 +19,7 @@ import (
 func (b *bed) dial(jwt string, key nkeys.KeyPair, more ...nats.Option) (*nats.Conn, error) {
 	b.t.Helper()
 	return nats.Connect(strings.Replace(b.url, "https", "wss", 1), append([]nats.Option{nats.UserJWT(func() (string, error) { return jwt, nil }, key.Sign), nats.ProxyPath(wire.PathBus), nats.NoReconnect(),
-		nats.Timeout(10 * time.Second), nats.Secure(&tls.Config{InsecureSkipVerify: true})}, more...)...) //nolint:gosec // the hub of this test
+		nats.Timeout(10 * time.Second), nats.Secure(&tls.Config{InsecureSkipVerify: true})}, more...)...) // the hub of this test
 }
 
 // raw is a node that does as it likes. Errors that the bus tells come out of the channel.

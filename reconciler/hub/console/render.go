@@ -80,7 +80,7 @@ func livePath(path string) string { return "/live" + path }
 
 // slot wraps a part, so that the stream finds it.
 func slot(name string, body html) html {
-	return html(fmt.Sprintf(`<div id="part-%[1]s" class="part" sse-swap="%[1]s" hx-swap="morph:innerHTML">%[2]s</div>`, name, body)) //nolint:gosec // names are ours
+	return html(fmt.Sprintf(`<div id="part-%[1]s" class="part" sse-swap="%[1]s" hx-swap="morph:innerHTML">%[2]s</div>`, name, body)) // names are ours
 }
 
 // whole shows a page.
@@ -96,13 +96,13 @@ func (x *exchange) whole(w http.ResponseWriter, page pageFunc) error {
 		if err := x.render.part(&b, v.frame+"."+p.name, p.data); err != nil {
 			return err
 		}
-		f.Parts[p.name] = slot(p.name, html(b.String())) //nolint:gosec // of html/template
+		f.Parts[p.name] = slot(p.name, html(b.String())) // of html/template
 	}
 	b.Reset()
 	if err := x.render.part(&b, v.frame, f); err != nil {
 		return err
 	}
-	d := &pageData{Title: v.title, Nav: v.nav, Body: html(b.String())} //nolint:gosec // of html/template
+	d := &pageData{Title: v.title, Nav: v.nav, Body: html(b.String())} // of html/template
 	x.dress(d)
 	var out bytes.Buffer
 	out.Grow(len(d.Body) + 8<<10)
