@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -258,11 +259,15 @@ func TestFollowsOverRotationsAndTheEnd(t *testing.T) {
 		w.Close()
 	}()
 	const lines = 30_000
+	var seen atomic.Int64
 	go func() {
 		g := &logger{t: t, dir: dir}
 		for n := range lines {
 			g.line()
 			if n%997 == 996 {
+				for seen.Load() < int64(n-997) && t.Context().Err() == nil { // rotations are seconds apart, and a reader keeps up with one
+					time.Sleep(time.Millisecond)
+				}
 				g.rotate()
 			}
 			if n%10_000 == 0 {
@@ -283,6 +288,7 @@ func TestFollowsOverRotationsAndTheEnd(t *testing.T) {
 			t.Fatalf("line %d is %q", n, sc.Text())
 		}
 		n++
+		seen.Store(int64(n))
 	}
 	if err := <-done; err != nil || n != lines+1 {
 		t.Errorf("%d of %d lines, %v", n, lines+1, err)
