@@ -73,7 +73,7 @@ func (c *Config) check() error {
 		}
 	}
 	if c.MaxConnsPerSource < 0 || c.AuthPerSource < 0 {
-		return fmt.Errorf("%w: --max-connections-per-source and --auth-per-source are numbers above zero", ErrConfig)
+		return fmt.Errorf("%w: --max-connections-per-source and --auth-per-source count from 1; leave them out for what is usual", ErrConfig)
 	}
 	if c.MaxConnsPerSource == 0 {
 		c.MaxConnsPerSource = DefaultMaxConnsPerSource
@@ -84,6 +84,7 @@ func (c *Config) check() error {
 	if len(c.URLs) == 0 {
 		return fmt.Errorf("%w: under which address do nodes and people dial the hub? --url https://hub.example:8443", ErrConfig)
 	}
+	c.URLs = slices.Clone(c.URLs) // the caller's stay as they are
 	for i, s := range c.URLs {
 		u, err := url.Parse(s)
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
