@@ -1,20 +1,13 @@
 package console
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,46 +16,21 @@ import (
 
 	"selvedge/reconciler/access"
 	"selvedge/reconciler/feed"
-	"selvedge/reconciler/hub"
 	"selvedge/reconciler/hub/client"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
+	"selvedge/test/hubproc"
 )
 
 // TestMain is the hub's process, too.
 func TestMain(m *testing.M) {
-	if text := os.Getenv("SELVEDGE_TEST_HUB"); text != "" {
-		os.Exit(beHub(text))
-	}
+	hubproc.Be()
 	code := m.Run()
 	if shared != nil {
 		shared.stop()
 	}
 	os.Exit(code)
-}
-
-// settings are of the hub's process.
-type settings struct{ DataDir, Listen, Reconciler string }
-
-func beHub(text string) int {
-	var s settings
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: []string{"https://" + s.Listen}, Reconciler: s.Reconciler, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	h, err := hub.New(cfg)
-	if err == nil {
-		err = h.Run(ctx)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
 }
 
 // bed is a hub with its roster.
@@ -71,10 +39,11 @@ type bed struct {
 	dir   string
 	feed  *feed.Feed
 	addr  string
+	from  string // the feed
 	url   string
 	pin   string
 	hub   *exec.Cmd
-	log   *safeBuffer
+	log   *hubproc.Log
 	fleet roster.Fleet
 	nodes map[string]roster.Node
 	keys  map[string]nkeys.KeyPair
@@ -94,7 +63,7 @@ func newBed(t testing.TB, nodes map[string]roster.Node) *bed {
 	dir, err := os.MkdirTemp("", "svc") // a socket's path is short
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &bed{t: t, dir: dir, nodes: nodes, keys: map[string]nkeys.KeyPair{}, log: &safeBuffer{}}
+	b := &bed{t: t, dir: dir, nodes: nodes, keys: map[string]nkeys.KeyPair{}, log: &hubproc.Log{}}
 	for name, n := range nodes {
 		if n.PublicKey == "none" {
 			n.PublicKey = ""
@@ -126,24 +95,15 @@ func newBed(t testing.TB, nodes map[string]roster.Node) *bed {
 		b.fleet.Guides = map[string]roster.Guide{lab + "/lab-box": {Name: "lab-box", Scope: lab, Prefix: "lab-", Labels: map[string]string{"site": "berlin"}, MaxNodes: 20}}
 		b.fleet.Apps = map[string][]roster.App{line1: {{Name: "camera", Scope: "folders/munich"}, {Name: "mqtt", Scope: line1}}}
 	}
-	b.feed, err = feed.Open(feed.Config{Path: filepath.Join(dir, "roster"), States: http.NotFoundHandler()})
-	must(t, err)
-	l, err := feed.Listen(dir)
-	must(t, err)
-	srv := &http.Server{Handler: b.feed.Handler()} // the test's own socket
-	go srv.Serve(l)                                // ends with Close
-	t.Cleanup(func() { srv.Close(); b.feed.Close() })
+	b.feed, b.from = hubproc.Feed(t, dir, http.NotFoundHandler())
 	must(t, b.feed.Tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))}))
 
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	b.addr = free.Addr().String()
-	must(t, free.Close())
+	b.addr = hubproc.FreeAddr(t)
 	b.url = "https://" + b.addr
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
 		if t.Failed() {
-			t.Logf("the hub's log ends with:\n%s", b.log.tail(6000))
+			t.Logf("the hub's log ends with:\n%s", b.log.Tail(6000))
 		}
 	})
 	b.start()
@@ -156,31 +116,15 @@ func commit(n int, subject string) roster.Commit {
 
 func (b *bed) start() {
 	b.t.Helper()
-	cfg, err := json.Marshal(settings{filepath.Join(b.dir, "hub"), b.addr, "unix:" + filepath.Join(b.dir, feed.Socket)})
-	must(b.t, err)
-	b.hub = exec.Command(os.Args[0])
-	b.hub.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
-	b.hub.Stderr = b.log
-	must(b.t, b.hub.Start())
-	b.until(time.Minute, "the hub to be up", func() bool {
-		if b.pin == "" {
-			_, pin, err := hub.CA(filepath.Join(b.dir, "hub"))
-			if err != nil {
-				return false
-			}
-			b.pin = pin
-		}
+	b.hub, b.pin = hubproc.Start(b.t, hubproc.Settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: b.from}, b.log, time.Minute)
+	b.until(time.Minute, "ana to be known", func() bool {
 		_, err := b.client().Whoami(b.t.Context())
 		return err == nil
 	})
 }
 
 func (b *bed) end(s syscall.Signal) {
-	if b.hub == nil {
-		return
-	}
-	_ = b.hub.Process.Signal(s)
-	_ = b.hub.Wait() // how it ended is in its log
+	hubproc.End(b.hub, s)
 	b.hub = nil
 }
 
@@ -212,23 +156,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) tail(n int) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return string(s.b.Bytes()[max(0, s.b.Len()-n):])
 }
 
 // granted is what nodes let the cloud do.

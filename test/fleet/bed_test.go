@@ -1,24 +1,18 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,19 +20,17 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"selvedge/reconciler/feed"
-	"selvedge/reconciler/hub"
 	"selvedge/reconciler/hub/client"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
+	"selvedge/test/hubproc"
 	"selvedge/test/swarm"
 )
 
 // TestMain is the hub's process, too, and that of a NATS server.
 func TestMain(m *testing.M) {
-	if text := os.Getenv("SELVEDGE_TEST_HUB"); text != "" {
-		os.Exit(beHub(text))
-	}
+	hubproc.Be()
 	if name := os.Getenv("SELVEDGE_TEST_NATS"); name != "" {
 		os.Exit(beNATS(name))
 	}
@@ -49,63 +41,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// settings are what the hub's process is told.
-type settings struct {
-	DataDir, Listen string
-	URLs            []string
-	Reconciler      string
-	Bus             []string
-	BusCA           string
-}
-
-func beHub(text string) int {
-	var s settings
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler, BusServers: s.Bus, BusCA: s.BusCA}
-	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	cfg.Now = clock(filepath.Join(filepath.Dir(cfg.DataDir), "clock"))
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	h, err := hub.New(cfg)
-	if err == nil {
-		err = h.Run(ctx)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-// clock is the machine's, moved by as much as the file says, whenever it says so.
-func clock(name string) func() time.Time {
-	var ahead atomic.Int64
-	go func() {
-		for ; ; time.Sleep(10 * time.Millisecond) {
-			if b, err := os.ReadFile(name); err == nil {
-				if d, err := time.ParseDuration(string(b)); err == nil {
-					ahead.Store(int64(d))
-				}
-			}
-		}
-	}()
-	return func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-}
-
 // bed is a hub with its roster.
 type bed struct {
 	t       *testing.T
 	dir     string
 	feed    *feed.Feed
 	addr    string
+	from    string // the feed
 	url     string
 	link    *link // another way to the hub
 	pin     string
 	hub     *exec.Cmd
-	log     *safeBuffer
+	log     *hubproc.Log
 	mu      sync.Mutex // of clients
 	nodes   map[string]roster.Node
 	keys    map[string]nkeys.KeyPair
@@ -133,7 +80,7 @@ func newRoster(t *testing.T, n int) *bed {
 	dir, err := os.MkdirTemp("", "svf") // a socket's path is short
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &safeBuffer{}, clients: map[string]*client.Client{}}
+	b := &bed{t: t, dir: dir, nodes: map[string]roster.Node{}, keys: map[string]nkeys.KeyPair{}, tokens: map[string]string{}, log: &hubproc.Log{}, clients: map[string]*client.Client{}}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // the hub of this test
 	t.Cleanup(transport.CloseIdleConnections)
 	b.calls = &http.Client{Transport: transport, Timeout: patience * time.Minute}
@@ -155,25 +102,16 @@ func newRoster(t *testing.T, n int) *bed {
 	for _, who := range []string{"ana", "vic", "vera"} {
 		b.newToken(who)
 	}
-	b.feed, err = feed.Open(feed.Config{Path: filepath.Join(dir, "roster"), States: http.HandlerFunc(stored)})
-	must(t, err)
-	l, err := feed.Listen(dir)
-	must(t, err)
-	srv := &http.Server{Handler: b.feed.Handler()} // the test's own socket
-	go srv.Serve(l)                                // ends with Close
-	t.Cleanup(func() { srv.Close(); b.feed.Close() })
+	b.feed, b.from = hubproc.Feed(t, dir, http.HandlerFunc(stored))
 	b.tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))})
 
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	b.addr = free.Addr().String()
-	must(t, free.Close())
+	b.addr = hubproc.FreeAddr(t)
 	b.url = "https://" + b.addr
 	b.link = newLink(t, b.addr)
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
 		if t.Failed() {
-			t.Logf("the hub's log ends with:\n%s", b.log.tail(6000))
+			t.Logf("the hub's log ends with:\n%s", b.log.Tail(6000))
 		}
 	})
 	return b
@@ -214,43 +152,22 @@ func (b *bed) tell(e roster.Event) {
 
 func (b *bed) start() {
 	b.t.Helper()
-	b.hub = b.spawn(settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url, b.link.url}})
+	b.hub = b.spawn(hubproc.Settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url, b.link.url}})
 }
 
 // spawn starts a hub, and waits until it is up.
-func (b *bed) spawn(s settings) *exec.Cmd {
+func (b *bed) spawn(s hubproc.Settings) (cmd *exec.Cmd) {
 	b.t.Helper()
-	s.Reconciler = "unix:" + filepath.Join(b.dir, feed.Socket)
-	cfg, err := json.Marshal(s)
-	must(b.t, err)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "SELVEDGE_TEST_HUB="+string(cfg))
-	cmd.Stderr = b.log
-	must(b.t, cmd.Start())
-	b.until(time.Minute, "the hub to be up", func() bool {
-		if b.pin == "" {
-			_, pin, err := hub.CA(s.DataDir)
-			if err != nil {
-				return false
-			}
-			b.pin = pin
-		}
-		res, err := b.calls.Get("https://" + s.Listen + "/healthz")
-		if err != nil {
-			return false
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
+	s.Reconciler, s.Clock = b.from, filepath.Join(filepath.Dir(s.DataDir), "clock")
+	cmd, pin := hubproc.Start(b.t, s, b.log, patience*time.Minute)
+	if b.pin == "" {
+		b.pin = pin
+	}
 	return cmd
 }
 
 func (b *bed) end(s syscall.Signal) {
-	if b.hub == nil {
-		return
-	}
-	_ = b.hub.Process.Signal(s)
-	_ = b.hub.Wait() // how it ended is in its log
+	hubproc.End(b.hub, s)
 	b.hub = nil
 }
 
@@ -342,21 +259,4 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) tail(n int) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return string(s.b.Bytes()[max(0, s.b.Len()-n):])
 }

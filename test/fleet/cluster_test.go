@@ -25,6 +25,7 @@ import (
 	"selvedge/reconciler/hub/client"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
+	"selvedge/test/hubproc"
 	"selvedge/test/swarm"
 )
 
@@ -113,13 +114,13 @@ func TestCluster(t *testing.T) {
 	}
 	other := "https://" + ports[9]
 	urls := []string{b.url, other}
-	b.hub = b.spawn(settings{DataDir: first, Listen: b.addr, URLs: urls, Bus: addrs, BusCA: ca})
+	b.hub = b.spawn(hubproc.Settings{DataDir: first, Listen: b.addr, URLs: urls, Bus: addrs, BusCA: ca})
 	// the second one has copies of the keys of the bus, and of the certificate
 	for _, dir := range []string{filepath.Join(hub.BusDir, "keys"), hub.CertDir} {
 		must(t, os.MkdirAll(filepath.Dir(filepath.Join(second, dir)), 0o700))
 		must(t, exec.Command("cp", "-a", filepath.Join(first, dir), filepath.Join(second, dir)).Run())
 	}
-	hub2 := b.spawn(settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
+	hub2 := b.spawn(hubproc.Settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
 	t.Cleanup(func() { hub2.Process.Kill(); hub2.Wait() }) // it is killed
 
 	s := b.swarm(swarm.Config{Hubs: urls, Interval: 300 * time.Millisecond, Retry: 500 * time.Millisecond, Ping: time.Second, Runs: 1, Granted: everything, Logs: pour})
@@ -164,6 +165,6 @@ func TestCluster(t *testing.T) {
 	// the hub comes back, and knows the same
 	_ = hub2.Wait()
 	n--
-	hub2 = b.spawn(settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
+	hub2 = b.spawn(hubproc.Settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
 	agree("the hub is back", urls...)
 }

@@ -28,7 +28,7 @@ func (b *bed) lived(before int64) {
 	if code, text := b.ask("GET", "/healthz", "", nil); code != 200 {
 		b.t.Errorf("the hub afterwards: %d %s", code, text)
 	}
-	if log := b.log.tail(64 << 20); strings.Contains(log, "panic") || strings.Contains(log, "goroutine ") {
+	if log := b.log.Tail(64 << 20); strings.Contains(log, "panic") || strings.Contains(log, "goroutine ") {
 		b.t.Errorf("the hub's log tells of a panic:\n%.3000s", log[max(0, strings.Index(log, "panic")-200):])
 	}
 	grown := rss(b.t, b.hub.Process.Pid) - before
