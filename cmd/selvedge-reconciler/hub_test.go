@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,10 +26,7 @@ import (
 
 	"selvedge/reconciler/feed"
 	"selvedge/reconciler/hub/follow"
-	"selvedge/reconciler/sign"
-	"selvedge/reconciler/trustdir"
 	"selvedge/schema"
-	"selvedge/schema/trust"
 	"selvedge/test/env"
 	"selvedge/test/script"
 )
@@ -84,18 +80,7 @@ func TestHubs(t *testing.T) {
 	gitRun(t, clone, "push", "-q", "origin", "HEAD:main")
 	commit := gitRun(t, clone, "rev-parse", "HEAD")
 
-	private, _ := pair(t)
-	signer, err := sign.Load(private, []byte(script.Password))
-	must(t, err)
-	write(t, filepath.Join(dir, "cosign.key"), private)
-	rootPrivate, _ := pair(t)
-	root, err := sign.Load(rootPrivate, []byte(script.Password))
-	must(t, err)
-	draft, err := trust.New([]crypto.PublicKey{root.Public()}, 1, []crypto.PublicKey{signer.Public()})
-	must(t, err)
-	must(t, draft.Sign(root.Key()))
-	_, _, err = trustdir.Save(filepath.Join(dir, "trust"), draft, nil)
-	must(t, err)
+	signingKeys(t, dir)
 	hub, pool := certificates(t, dir)
 
 	hubAddr, metricsAddr := freeAddr(t), freeAddr(t)

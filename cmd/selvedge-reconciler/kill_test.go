@@ -69,18 +69,7 @@ func TestKill(t *testing.T) {
 		gitRun(t, clone, "push", "-q", "origin", "HEAD:main")
 	}
 
-	private, _ := pair(t)
-	signer, err := sign.Load(private, []byte(script.Password))
-	must(t, err)
-	write(t, filepath.Join(dir, "cosign.key"), private)
-	rootPrivate, _ := pair(t)
-	root, err := sign.Load(rootPrivate, []byte(script.Password))
-	must(t, err)
-	draft, err := trust.New([]crypto.PublicKey{root.Public()}, 1, []crypto.PublicKey{signer.Public()})
-	must(t, err)
-	must(t, draft.Sign(root.Key()))
-	_, _, err = trustdir.Save(filepath.Join(dir, "trust"), draft, nil)
-	must(t, err)
+	signingKeys(t, dir)
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -182,6 +171,23 @@ func gitRun(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// signingKeys makes cosign.key and, in trust, the root document that lists it.
+func signingKeys(t *testing.T, dir string) {
+	t.Helper()
+	private, _ := pair(t)
+	signer, err := sign.Load(private, []byte(script.Password))
+	must(t, err)
+	write(t, filepath.Join(dir, "cosign.key"), private)
+	rootPrivate, _ := pair(t)
+	root, err := sign.Load(rootPrivate, []byte(script.Password))
+	must(t, err)
+	draft, err := trust.New([]crypto.PublicKey{root.Public()}, 1, []crypto.PublicKey{signer.Public()})
+	must(t, err)
+	must(t, draft.Sign(root.Key()))
+	_, _, err = trustdir.Save(filepath.Join(dir, "trust"), draft, nil)
+	must(t, err)
 }
 
 func nodeKey(t *testing.T) string {
