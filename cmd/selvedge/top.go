@@ -5,13 +5,70 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
-	"time"
+
+	"github.com/spf13/cobra"
 
 	"selvedge/cmd/selvedge/show"
+	"selvedge/reconciler/hub/client"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/wire"
 )
+
+func topCommand() *cobra.Command {
+	c := &cobra.Command{Use: "top", Short: "Show what nodes and apps use, the hungriest first"}
+	c.AddCommand(topNodesCommand(), topAppsCommand())
+	return c
+}
+
+func topNodesCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var q queryFlags
+	c := &cobra.Command{
+		Use: "nodes", Aliases: []string{"node"}, Short: "Show what nodes use", Args: cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			query, err := q.query()
+			if err != nil {
+				return err
+			}
+			l, err := hub.Nodes(c.Context(), query)
+			if err != nil {
+				return err
+			}
+			slices.SortStableFunc(l.Items, func(a, b hubapi.Node) int { return compareUsage(b.Usage, a.Usage) })
+			return o.write(c, l, nil, func() *show.Table { return topNodes(l.Items) })
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml")
+	q.register(c, &f)
+	return c
+}
+
+func topAppsCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var q queryFlags
+	c := &cobra.Command{
+		Use: "apps", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			query, err := q.query()
+			if err != nil {
+				return err
+			}
+			l, err := hub.Instances(c.Context(), query)
+			if err != nil {
+				return err
+			}
+			apps := sumApps(l.Items)
+			return o.write(c, hubapi.List[appUsage]{Items: apps, Total: len(apps)}, nil, func() *show.Table { return topApps(apps) })
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml")
+	q.register(c, &f)
+	return c
+}
 
 // appUsage is what an app of a workspace uses on all its nodes.
 type appUsage struct {
@@ -95,23 +152,4 @@ func percent(n, of int64) string {
 		return ""
 	}
 	return strconv.FormatFloat(100*float64(n)/float64(of), 'f', 0, 64) + "%"
-}
-
-func auditTable(entries []hubapi.AuditEntry) *show.Table {
-	t := &show.Table{Heading: []string{"TIME", "WHO", "TOKEN", "OPERATION", "OUTCOME", "WHERE", "DETAIL"}}
-	entries = slices.Clone(entries)
-	slices.SortFunc(entries, func(a, b hubapi.AuditEntry) int { return cmp.Compare(a.Seq, b.Seq) })
-	for _, e := range entries {
-		outcome := show.Cell{Text: e.Outcome}
-		if e.Outcome == hubapi.OutcomeRefused || e.Outcome == hubapi.OutcomeFailed {
-			outcome.Colour = show.Red
-		}
-		where := strings.Join(filled(e.Node, e.App, e.Container), "/")
-		if where == "" {
-			where = e.Scope
-		}
-		t.Add(e.Time.Local().Format(time.RFC3339), e.Subject, e.Token, e.Operation, outcome, where,
-			strings.Join(filled(strings.Join(e.Command, " "), e.Detail), "; "))
-	}
-	return t
 }

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+)
+
+func auditCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var limit int
+	c := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who did what, by the hub's audit log",
+		Long:  `audit prints the latest entries of the hub's audit log, oldest first. It takes the role admin.`,
+		Args:  cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			if limit < 1 {
+				return exit.Usagef("--limit %d: want at least 1", limit)
+			}
+			l, err := hub.Audit(c.Context(), limit)
+			if err != nil {
+				return err
+			}
+			return o.write(c, l, nil, func() *show.Table { return auditTable(l.Items) })
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml")
+	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
+	return c
+}
+
+func auditTable(entries []hubapi.AuditEntry) *show.Table {
+	t := &show.Table{Heading: []string{"TIME", "WHO", "TOKEN", "OPERATION", "OUTCOME", "WHERE", "DETAIL"}}
+	entries = slices.Clone(entries)
+	slices.SortFunc(entries, func(a, b hubapi.AuditEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, e := range entries {
+		outcome := show.Cell{Text: e.Outcome}
+		if e.Outcome == hubapi.OutcomeRefused || e.Outcome == hubapi.OutcomeFailed {
+			outcome.Colour = show.Red
+		}
+		where := strings.Join(filled(e.Node, e.App, e.Container), "/")
+		if where == "" {
+			where = e.Scope
+		}
+		t.Add(e.Time.Local().Format(time.RFC3339), e.Subject, e.Token, e.Operation, outcome, where,
+			strings.Join(filled(strings.Join(e.Command, " "), e.Detail), "; "))
+	}
+	return t
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+)
+
+func changesCommand() *cobra.Command {
+	var f hubFlags
+	var o output
+	var limit int
+	c := &cobra.Command{
+		Use:   "changes",
+		Short: "List commits that took effect, and how far each got",
+		Long: `changes lists the latest commits in force, newest first: how many nodes each touched, how many
+run it, or something newer, and on how many it failed. 'selvedge describe change COMMIT' shows
+the nodes of one.`,
+		Args: cobra.NoArgs,
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
+			if limit < 1 {
+				return exit.Usagef("--limit %d: want at least 1", limit)
+			}
+			l, err := hub.Changes(c.Context(), limit)
+			if err != nil {
+				return err
+			}
+			if len(l.Items) == 0 {
+				o.empty(c, "changes")
+			}
+			t, names := &show.Table{}, []string{}
+			for _, ch := range l.Items {
+				t.Heading = []string{"COMMIT", "AGE", "NODES", "DONE", "FAILED", "REMOVED", "AUTHOR", "SUBJECT"}
+				t.Add(fmt.Sprintf("%.12s", ch.Hash), show.Ago(time.Now(), ch.At), strconv.Itoa(ch.Touched), progress(ch),
+					failed(ch.Failed), strconv.Itoa(ch.Removed), name(ch.Author), show.Short(ch.Subject, 72))
+				names = append(names, ch.Hash)
+			}
+			return o.write(c, l, names, func() *show.Table { return t })
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml", "name")
+	c.Flags().IntVar(&limit, "limit", 20, "at most so many")
+	return c
+}
+
+// name is an author without the address.
+func name(author string) string {
+	n, _, _ := strings.Cut(author, " <")
+	return show.Short(n, 24)
+}
+
+func progress(ch hubapi.Change) show.Cell {
+	c := show.Cell{Text: strconv.Itoa(ch.Done), Colour: show.Green}
+	if ch.Done < ch.Touched {
+		c.Colour = show.Yellow
+	}
+	return c
+}
+
+func failed(n int) show.Cell {
+	c := show.Cell{Text: strconv.Itoa(n)}
+	if n > 0 {
+		c.Colour = show.Red
+	}
+	return c
+}
+
+func changeShowCommand(use, short string) *cobra.Command {
+	var f hubFlags
+	var o output
+	c := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			ch, err := hub.Change(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if o.format != "" {
+				return o.write(c, ch, nil, nil)
+			}
+			w, t := c.OutOrStdout(), &show.Table{}
+			t.Add("Commit", ch.Hash)
+			t.Add("Subject", ch.Subject)
+			t.Add("Author", ch.Author)
+			t.Add("In force", ch.At.Local().Format(time.RFC3339))
+			t.Add("Progress", fmt.Sprintf("%d of %s done, %d failed, %d removed", ch.Done, count(ch.Touched, "node"), ch.Failed, ch.Removed))
+			if err := t.Write(w, show.Colours(w)); err != nil {
+				return err
+			}
+			nodes := &show.Table{Heading: []string{"NODE", "WORKSPACE", "GENERATION", "STATE"}}
+			for _, n := range ch.Nodes {
+				nodes.Add(n.Node, n.Workspace, strconv.FormatInt(n.Generation, 10), n.State)
+			}
+			return section(w, "Nodes", nodes, show.Colours(w))
+		}),
+	}
+	f.register(c)
+	o.register(c, "json", "yaml")
+	return c
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"selvedge/cmd/selvedge/show"
+	"selvedge/internal/exit"
+	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
+)
+
+func restartCommand() *cobra.Command {
+	var f hubFlags
+	c := &cobra.Command{
+		Use:   "restart NODE/APP[/CONTAINER]",
+		Short: "Restart an app on a node, or one container of it",
+		Long: `restart asks the node to stop and start the containers of an app. The node does so only if
+remote: restart in its signed state grants it.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: first(completeWith(&f, targets)),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			node, app, container, ok := client.ParseTarget(args[0])
+			if !ok || app == "" {
+				return exit.Usagef("%q: want NODE/APP or NODE/APP/CONTAINER", args[0])
+			}
+			patience := time.AfterFunc(3*time.Second, func() {
+				fmt.Fprintf(c.ErrOrStderr(), "waiting for %s: its containers get their time to stop …\n", show.Text(node))
+			})
+			defer patience.Stop()
+			err := hub.Restart(c.Context(), node, hubapi.RestartRequest{App: app, Container: container})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "%s restarted\n", show.Text(args[0]))
+			return nil
+		}),
+	}
+	f.register(c)
+	return c
+}
