@@ -2,13 +2,16 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"selvedge/reconciler/access"
 	"selvedge/reconciler/hub/audit"
+	"selvedge/reconciler/hub/bus"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
@@ -20,9 +23,6 @@ const (
 	maxJoinTTL = 24 * time.Hour
 	maxJoin    = 1000
 )
-
-// restartTime is how long a restart may take: containers get their time to stop.
-const restartTime = 90 * time.Second
 
 // record makes an entry of the audit log for what a caller does.
 func record(c Caller, operation string) hubapi.AuditEntry {
@@ -135,14 +135,18 @@ func (o *Ops) Restart(ctx context.Context, c Caller, node string, r hubapi.Resta
 		return err
 	}
 	// it goes on if the caller leaves: half a restart is nothing that anybody wants
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.RestartTime)
 	defer cancel()
 	var answer wire.Answer
 	err = o.c.Bus.Request(ctx, node, wire.VerbRestart, wire.RestartRequest{By: e.Subject.String(), App: r.App, Container: r.Container}, &answer)
 	if err == nil && answer.Error != nil {
 		err = answer.Error
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, bus.ErrTimeout), errors.Is(err, context.DeadlineExceeded): // a container may have longer to stop
+		err = problem(http.StatusGatewayTimeout, hubapi.ReasonTimeout, "the node has not said that it is done",
+			"%s has not said within %v that it is done; its connection may be cut, or a container takes its time to stop: see 'selvedge node show %s'", node, o.c.RestartTime, node)
+	case err != nil:
 		err = nodeProblem(node, err)
 	}
 	o.finish(a, err)

@@ -31,6 +31,8 @@ type Config struct {
 	CallerStreams int // open at once for one subject; 0 means 20
 	Streams       int // in all; 0 means 2,000
 
+	RestartTime time.Duration // how long a restart is waited for; 0 means 90 s: containers get their time to stop
+
 	Log *slog.Logger     // nil: slog.Default()
 	Now func() time.Time // nil: time.Now
 }
@@ -56,6 +58,9 @@ func New(c Config) *Ops {
 	}
 	if c.Streams <= 0 {
 		c.Streams = 2000
+	}
+	if c.RestartTime <= 0 {
+		c.RestartTime = 90 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

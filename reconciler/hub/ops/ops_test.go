@@ -380,3 +380,16 @@ func TestAuthenticate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRestartOfASilentNode needs an answer that tells what may be the case, and where to look.
+func TestRestartOfASilentNode(t *testing.T) {
+	w := opstest.New(t, opstest.Config{Ops: func(c *ops.Config) { c.RestartTime = 100 * time.Millisecond }})
+	n := w.Join(t, "mu-1")
+	n.Silent.Store(true)
+	app := opstest.Nodes()["mu-1"].Apps[0]
+	err := w.Restart(t.Context(), w.Caller(t, "editor"), "mu-1", hubapi.RestartRequest{App: app})
+	p, ok := errors.AsType[*hubapi.Problem](err)
+	if !ok || p.Reason != hubapi.ReasonTimeout || !strings.Contains(p.Detail, "selvedge node show mu-1") {
+		t.Errorf("%v", err)
+	}
+}

@@ -21,6 +21,7 @@ type Node struct {
 
 	// Refuse, if set, is the answer to every request.
 	Refuse atomic.Pointer[wire.Error]
+	Silent atomic.Bool  // nothing is answered
 	Sent   atomic.Int64 // frames of streams
 	Ended  chan string  // IDs of streams that ended, for whatever reason
 
@@ -114,7 +115,7 @@ func (n *Node) take(m *nats.Msg) {
 		n.streams[f.id] = f
 		n.mu.Unlock()
 	}
-	if m.Respond(answer) != nil || f == nil {
+	if n.Silent.Load() || m.Respond(answer) != nil || f == nil {
 		return
 	}
 	go func() { n.stream(f, verb, req.Follow, req.Previous, req.Command); n.Ended <- f.id }()
