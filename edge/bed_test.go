@@ -254,7 +254,8 @@ func (b *bed) good(generation int64) {
 	b.Helper()
 	b.until(fmt.Sprintf("generation %d to be good", generation), func() bool {
 		s := b.status()
-		return s.Running && s.Store.LastGood != nil && s.Store.LastGood.Generation == generation && s.Store.Current.Generation == generation
+		return s.Running && s.Store.LastGood != nil && s.Store.LastGood.Generation == generation && s.Store.Current.Generation == generation &&
+			s.Update.Generation != generation // the store knows a moment before the loop says so
 	})
 }
 
