@@ -274,6 +274,7 @@ func (h *Hub) Addr() string { return h.server.Addr() }
 // Run serves until the context ends.
 func (h *Hub) Run(ctx context.Context) error {
 	defer h.Close()
+	h.follow.Load() // before nodes are let in
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.follow.Run(ctx) })
 	g.Go(func() error { return h.bus.Run(ctx) })

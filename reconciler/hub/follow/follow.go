@@ -41,6 +41,7 @@ type Follower struct {
 	view    atomic.Pointer[View]
 	onDelta []func(*View, Delta)
 	cache   *cache
+	loaded  sync.Once
 
 	connected atomic.Bool
 }
@@ -100,7 +101,7 @@ func (f *Follower) View() *View { return f.view.Load() }
 func (f *Follower) Connected() bool { return f.connected.Load() }
 
 // OnDelta adds a function that is called with each applied change, in order, and once for the
-// cache. Call it before Run. It must not block for long: what follows waits.
+// cache. Call it before Load and Run. It must not block for long: what follows waits.
 func (f *Follower) OnDelta(do func(*View, Delta)) { f.onDelta = append(f.onDelta, do) }
 
 // Transport goes to the same reconciler, whatever the host of the request: for /v2/.
@@ -109,13 +110,23 @@ func (f *Follower) Transport() http.RoundTripper { return f.rt }
 // Base is the address to use with Transport.
 func (f *Follower) Base() *url.URL { return f.base }
 
+// Load applies the last roster, from the cache. Run does it otherwise; what nodes say before is
+// said by nobody.
+func (f *Follower) Load() { f.loaded.Do(f.load) }
+
+func (f *Follower) load() {
+	g := f.cache.read()
+	if g == nil {
+		return
+	}
+	if err := f.apply(g); err != nil {
+		f.cfg.Log.Warn("the roster's cache makes no sense, and is not used", "file", f.cfg.Cache, "error", err)
+	}
+}
+
 // Run follows until the context ends.
 func (f *Follower) Run(ctx context.Context) error {
-	if g := f.cache.read(); g != nil {
-		if err := f.apply(g); err != nil {
-			f.cfg.Log.Warn("the roster's cache makes no sense, and is not used", "file", f.cfg.Cache, "error", err)
-		}
-	}
+	f.Load()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	cctx, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -178,6 +178,33 @@ func TestUnlisted(t *testing.T) {
 	}
 }
 
+// A node may connect before the hub knows that Git has it, as after a hub's start.
+func TestConnectedBeforeListed(t *testing.T) {
+	w := newWorld(t)
+	for range 2 {
+		w.Presence("gw-1", true)
+		w.Presence("gw-2", true)
+		w.Presence("gw-2", false)
+		w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)})
+		for name, want := range map[string]bool{"gw-1": true, "gw-2": false} {
+			if n, _ := w.Node(name); n.Connected != want {
+				t.Errorf("%s: connected is %v", name, n.Connected)
+			}
+		}
+		if w.reasons("gw-1") != "Connected" || w.reasons("gw-2") != "" {
+			t.Error(w.reasons("gw-1"), w.reasons("gw-2"))
+		}
+		w.restart(true)
+	}
+	w.want(map[string]roster.Node{"gw-1": wanted(7)})
+	w.Presence("gw-1", true)
+	w.Want(false, nil, []string{"gw-1"}) // and back before its connection has ended
+	w.Want(false, map[string]roster.Node{"gw-1": wanted(7)}, nil)
+	if n, _ := w.Node("gw-1"); !n.Connected {
+		t.Error("it is connected all the time")
+	}
+}
+
 func TestAnotherKey(t *testing.T) {
 	w := newWorld(t)
 	w.want(map[string]roster.Node{"gw-1": wanted(7)})

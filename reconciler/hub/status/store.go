@@ -44,7 +44,8 @@ type Store struct {
 
 	mu      sync.RWMutex
 	nodes   map[string]*record
-	order   []*record // by name
+	order   []*record       // by name
+	present map[string]bool // nodes with a connection, also those that Git is not known to have yet
 	fleet   roster.Fleet
 	journal journal
 	changes []*change // oldest first
@@ -116,7 +117,7 @@ func Open(c Config) (*Store, error) {
 	if c.Path == "" {
 		return nil, errors.New("open status: no path of its file")
 	}
-	s := &Store{log: c.Log, now: c.Now, opened: c.Now(), nodes: map[string]*record{}, wake: make(chan struct{})}
+	s := &Store{log: c.Log, now: c.Now, opened: c.Now(), nodes: map[string]*record{}, present: map[string]bool{}, wake: make(chan struct{})}
 	s.journal.init()
 	s.counts.init()
 	f, err := openSnapshot(c.Path, c.Log)
@@ -212,6 +213,7 @@ func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string)
 			*r = record{name: n, wantSince: r.wantSince, connected: r.connected, announced: r.announced, want: r.want}
 		}
 		s.adopt(r, want, now)
+		s.link(r, s.present[n], now) // it may have connected before its name was known
 	}
 	if went > 0 {
 		s.order = slices.DeleteFunc(s.order, func(r *record) bool { return s.nodes[r.name] != r })
@@ -264,11 +266,21 @@ func (s *Store) Fleet(f roster.Fleet) {
 func (s *Store) Presence(node string, connected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.nodes[node]
-	if r == nil || r.connected == connected {
-		return
+	if connected {
+		s.present[node] = true
+	} else {
+		delete(s.present, node)
 	}
-	now := s.now()
+	if r := s.nodes[node]; r != nil && s.link(r, connected, s.now()) {
+		s.bump()
+	}
+}
+
+// link notes whether a node is connected, and tells whether that is new.
+func (s *Store) link(r *record, connected bool, now time.Time) bool {
+	if r.connected == connected {
+		return false
+	}
 	r.connected = connected
 	switch {
 	case connected && !r.announced:
@@ -288,7 +300,7 @@ func (s *Store) Presence(node string, connected bool) {
 	s.schedule(r)
 	r.changed = s.version + 1
 	r.beat = r.changed
-	s.bump()
+	return true
 }
 
 // sweep does what time alone brings.
