@@ -220,11 +220,11 @@ func (s *Stream) finish(err error) {
 	}
 	s.over, s.err = true, err
 	s.mu.Unlock()
-	close(s.done)
 	s.sub.Unsubscribe()
 	s.b.streams.mu.Lock()
 	delete(s.b.streams.all, s)
 	s.b.streams.mu.Unlock()
+	close(s.done) // last: who sees the end sees no stream any more
 	var refused *wire.Error
 	if err != io.EOF && !errors.As(err, &refused) {
 		s.control(wire.Control{Cancel: true})
