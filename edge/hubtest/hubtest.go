@@ -70,10 +70,21 @@ type Hub struct {
 // New starts a hub that ends with the test.
 func New(t testing.TB) *Hub {
 	t.Helper()
+	return start(t, true)
+}
+
+// NewPlain starts one without TLS, as behind a tunnel that ends on the node.
+func NewPlain(t testing.TB) *Hub {
+	t.Helper()
+	return start(t, false)
+}
+
+func start(t testing.TB, secure bool) *Hub {
+	t.Helper()
 	h := &Hub{T: t, Nodes: map[string]string{}, Pending: map[string]string{}, Tokens: map[string]bool{}, Life: time.Hour, BusLife: 24 * time.Hour,
 		Asked: map[string]int{}, Bearers: map[string]string{}, nonces: map[string]bool{}, conns: map[net.Conn]bool{}}
 	h.startBus()
-	h.startFront()
+	h.startFront(secure)
 	return h
 }
 
@@ -126,7 +137,7 @@ func public(k nkeys.KeyPair) string {
 	return p
 }
 
-func (h *Hub) startFront() {
+func (h *Hub) startFront(secure bool) {
 	ca, leaf := certificates(h)
 	target, err := url.Parse("http://" + h.server.WebsocketURL()[len("ws://"):])
 	h.must(err)
@@ -161,7 +172,11 @@ func (h *Hub) startFront() {
 			h.conns[c] = true
 		}
 	}
-	h.front.StartTLS()
+	if secure {
+		h.front.StartTLS()
+	} else {
+		h.front.Start()
+	}
 	h.URL, h.CA, h.Pin = h.front.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), digest(ca)
 	h.T.Cleanup(func() { h.Cut(); h.front.CloseClientConnections(); h.front.Close() })
 }
@@ -253,7 +268,7 @@ func (h *Hub) NodeToken(name, key string) string {
 	u.Name = name
 	u.Permissions.Pub.Allow.Add(wire.StatusSubject(name), wire.EventsSubject(name), wire.StreamSubject(name, ">"))
 	u.Permissions.Sub.Allow.Add(wire.RequestSubject(name, ">"), wire.InboxPrefix(name)+".>")
-	u.Permissions.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
+	u.Permissions.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: wire.AnswerTime}
 	u.Expires = time.Now().Add(h.BusLife).Unix()
 	text, err := u.Encode(h.accounts)
 	if err != nil {

@@ -43,17 +43,18 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	// the library waits for a hub that says nothing, whether the agent ends or not
 	stop := context.AfterFunc(d.ctx, func() { time.AfterFunc(lastWords, func() { conn.Close() }) })
-	d.last = ending{conn, stop}
+	d.last = &ending{conn, stop}
 	return d.last, nil
 }
 
-// ending is a connection that an ending agent leaves behind.
+// ending is a connection that an ending agent leaves behind. The library compares connections: it
+// is used by its address.
 type ending struct {
 	net.Conn
 	stop func() bool
 }
 
-func (e ending) Close() error {
+func (e *ending) Close() error {
 	e.stop()
 	return e.Conn.Close()
 }

@@ -15,9 +15,6 @@ import (
 	"selvedge/schema/wire"
 )
 
-// restartTime bounds a restart by request: the longest grace periods are minutes.
-const restartTime = 15 * time.Minute
-
 // maxWindow is the most frames of one stream in flight, whatever the hub grants.
 const maxWindow = 64
 
@@ -164,7 +161,7 @@ func (u *Uplink) restart(ctx context.Context, m *nats.Msg, r wire.RestartRequest
 	}
 	u.start(func() {
 		defer u.asked.Add(-1)
-		ctx, cancel := context.WithTimeout(ctx, restartTime)
+		ctx, cancel := context.WithTimeout(ctx, wire.RestartTime)
 		defer cancel()
 		err := u.cfg.Hands.Restart(ctx, r)
 		e := asError(err)

@@ -55,14 +55,24 @@ func newRig(t *testing.T, change ...func(*rig, *uplink.Config)) *rig {
 // lonelyRig has the process for itself: tests side by side begin after all others.
 func lonelyRig(t *testing.T, change ...func(*rig, *uplink.Config)) *rig {
 	t.Helper()
-	r := &rig{T: t, hub: hubtest.New(t), log: &safe{}, remote: nodestate.Remote{Logs: true, Exec: true, Restart: true}}
+	return rigOf(t, []*hubtest.Hub{hubtest.New(t)}, change...)
+}
+
+// rigOf has hubs that are alike; what a test asks for is asked of the first one.
+func rigOf(t *testing.T, hubs []*hubtest.Hub, change ...func(*rig, *uplink.Config)) *rig {
+	t.Helper()
+	r := &rig{T: t, hub: hubs[0], log: &safe{}, remote: nodestate.Remote{Logs: true, Exec: true, Restart: true}}
 	var err error
 	if r.key, err = nkeys.CreateUser(); err != nil {
 		t.Fatal(err)
 	}
 	public, _ := r.key.PublicKey()
-	r.hub.Nodes[public] = "gw-1"
-	client, err := auth.New(auth.Config{Hubs: []string{r.hub.URL}, CA: r.hub.CA, PublicKey: public, Sign: r.key.Sign})
+	var urls []string
+	for _, h := range hubs {
+		h.Nodes[public] = "gw-1"
+		urls = append(urls, h.URL)
+	}
+	client, err := auth.New(auth.Config{Hubs: urls, CA: r.hub.CA, PublicKey: public, Sign: r.key.Sign})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,10 @@ type Uplink struct {
 	fresh  chan struct{} // capacity 1: there are events to send
 	ended  chan struct{} // capacity 1: a stream ended
 
+	redial redial
+
+	// mu is taken inside of the library's own lock, by what it calls to get a token: nothing of a
+	// nats.Conn is called with it.
 	mu      sync.Mutex
 	conn    *nats.Conn // nil: none yet
 	up      bool       // it is connected, as the library said last: asking it may block
@@ -120,7 +124,7 @@ func New(cfg Config) *Uplink {
 	if cfg.Linked == nil {
 		cfg.Linked = func(bool) {}
 	}
-	return &Uplink{cfg: cfg, epoch: rand.Text(), sooner: make(chan struct{}, 1), fresh: make(chan struct{}, 1), ended: make(chan struct{}, 1),
+	return &Uplink{cfg: cfg, redial: redial{most: cfg.Retry}, epoch: rand.Text(), sooner: make(chan struct{}, 1), fresh: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 		streams: map[string]*stream{}, owed: map[string][]byte{}}
 }
 
@@ -306,7 +310,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		nats.ReconnectBufSize(-1), // what cannot be sent now is said anew later
 		nats.IgnoreAuthErrorAbort(),
 		nats.IgnoreDiscoveredServers(),
-		nats.CustomReconnectDelay(u.delay),
+		nats.ReconnectToServer(u.redial.next),
 		nats.Timeout(10 * time.Second),
 		nats.SetCustomDialer(&dialer{ctx: ctx, proxy: u.cfg.proxy}),
 		nats.PingInterval(u.cfg.Ping), nats.MaxPingsOutstanding(2),
@@ -325,17 +329,14 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 	return opts
 }
 
-// delay is before an attempt to connect: never at once, since 10,000 nodes lose a hub in the
-// same moment, and with full jitter.
-func (u *Uplink) delay(attempts int) time.Duration {
-	most := min(time.Second<<min(attempts, 10), u.cfg.Retry)
-	return 50*time.Millisecond + randv2.N(most)
-}
-
 func (u *Uplink) connected(conn *nats.Conn) {
+	url := conn.ConnectedUrl() // empty if it has ended meanwhile
+	if url != "" {
+		u.redial.connected(url)
+	}
 	u.mu.Lock()
 	u.conn, u.up, u.why, u.since = conn, true, "", time.Now()
-	u.hub = strings.Replace(conn.ConnectedUrlRedacted(), "ws", "http", 1)
+	u.hub = strings.Replace(url, "ws", "http", 1)
 	u.sent, u.round = 0, u.round+1 // the hub may be another one: say it all again
 	owed := u.owed
 	u.owed = map[string][]byte{}
@@ -343,7 +344,7 @@ func (u *Uplink) connected(conn *nats.Conn) {
 	for id, frame := range owed {
 		conn.Publish(wire.StreamSubject(u.cfg.Node, id), frame)
 	}
-	u.cfg.Log.Info("connected to a hub", "url", conn.ConnectedUrlRedacted())
+	u.cfg.Log.Info("connected to a hub", "url", url)
 	poke(u.sooner)
 	poke(u.fresh)
 	u.cfg.Linked(true)
@@ -447,7 +448,10 @@ func (u *Uplink) renew(ctx context.Context, conn *nats.Conn, old auth.Grant) {
 		}
 	}
 	conn.FlushTimeout(5 * time.Second)
-	conn.ForceReconnect()
+	if conn.IsConnected() { // else the next connection has the new token anyhow, and the library would stop to pause
+		u.redial.again()
+		conn.ForceReconnect()
+	}
 }
 
 func (u *Uplink) open() int {

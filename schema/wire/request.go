@@ -2,6 +2,12 @@ package wire
 
 import "time"
 
+// Times of answers.
+const (
+	RestartTime = 15 * time.Minute            // that a node gives a restart: the longest grace periods are minutes
+	AnswerTime  = RestartTime + 1*time.Minute // within which the bus lets a node answer
+)
+
 // Notice tells a node that there may be something new for it.
 type Notice struct {
 	Generation int64 `json:"generation,omitempty"` // of its published state

@@ -204,7 +204,7 @@ func (b *Bus) NodeToken(node, publicKey string, ttl time.Duration) (string, erro
 	u.IssuerAccount = b.keys.accountID
 	u.Pub.Allow.Add(wire.StatusSubject(node), wire.EventsSubject(node), wire.StreamSubject(node, ">"))
 	u.Sub.Allow.Add(wire.RequestSubject(node, ">"), wire.InboxPrefix(node)+".>")
-	u.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
+	u.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: wire.AnswerTime}
 	u.Limits.Subs = 32
 	u.Limits.Payload = wire.MaxMessage
 	u.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeInProcess}
