@@ -35,8 +35,8 @@ func confine(memory int64) error {
 	closeInherited()
 	// The runtime's first timer opens its poller: before there are no more descriptors to open.
 	time.Sleep(time.Microsecond)
-	runtime.GOMAXPROCS(2)   // one to evaluate, one to collect garbage
-	debug.SetGCPercent(400) // 15% less time for 30 MB more
+	runtime.GOMAXPROCS(2)    // one to evaluate, one to collect garbage
+	debug.SetGCPercent(1000) // a workspace of usual size is evaluated without a collection
 	debug.SetMemoryLimit(memory / 2)
 	debug.SetMaxStack(64 << 20)
 	switch _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno {

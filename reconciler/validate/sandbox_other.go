@@ -17,7 +17,7 @@ func selfPath() (string, error) { return os.Executable() }
 func isolate(*exec.Cmd) bool { return false }
 
 func confine(memory int64) error {
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(1000)
 	debug.SetMemoryLimit(memory)
 	debug.SetMaxStack(64 << 20)
 	return nil
