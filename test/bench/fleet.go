@@ -37,7 +37,7 @@ func connecting(ctx context.Context, b *bench) error {
 	var heard notices
 	began := time.Now()
 	s, err := swarm.Start(ctx, swarm.Config{Hubs: []string{h.url}, Pin: h.pin, Members: members(n), Notice: heard.add, Granted: nodestate.Remote{Logs: true},
-		Logs: func(ctx context.Context, _ wire.LogsRequest, w io.Writer) error { return pour(ctx, w, streamed) }})
+		Logs: func(ctx context.Context, _ wire.LogsRequest, w io.Writer) error { return pour(ctx, w, b.streamed()) }})
 	if err != nil {
 		return err
 	}
@@ -79,12 +79,12 @@ func connecting(ctx context.Context, b *bench) error {
 	}
 	before := resident(pid)
 	m := watch(pid)
-	took, size, err := h.stream(ctx, fleetgen.Node(n/2))
+	took, size, err := h.stream(ctx, fleetgen.Node(n/2), b.streamed())
 	if err != nil {
 		return err
 	}
 	u := m.end()
-	proxied, pu, err := besideProxy(ctx)
+	proxied, pu, err := besideProxy(ctx, b.streamed())
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
@@ -154,9 +154,9 @@ func besideNATS(ctx context.Context, b *bench, n int) (load, error) {
 }
 
 // besideProxy passes the bytes of a log through a proxy.
-func besideProxy(ctx context.Context) (time.Duration, used, error) {
+func besideProxy(ctx context.Context, most int) (time.Duration, used, error) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = pour(r.Context(), w, streamed) // the reader counts
+		_ = pour(r.Context(), w, most) // the reader counts
 	}))
 	defer s.Close()
 	pid, at, end, err := startPeer("proxy " + s.URL)
@@ -170,7 +170,7 @@ func besideProxy(ctx context.Context) (time.Duration, used, error) {
 		return 0, used{}, err
 	}
 	began := time.Now()
-	_, err = read(&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}, req) // of our own, on loopback
+	_, err = read(&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}, req, most) // of our own, on loopback
 	took := time.Since(began)
 	return took, m.end(), err
 }
@@ -179,22 +179,22 @@ func speed(size int64, took time.Duration) string {
 	return fmt.Sprintf("%.0f MB/s", float64(size)/1e6/took.Seconds())
 }
 
-// read takes a whole log.
-func read(c *http.Client, req *http.Request) (int64, error) {
+// read takes a whole log, which has at least so many bytes.
+func read(c *http.Client, req *http.Request, least int) (int64, error) {
 	res, err := c.Do(req)
 	if err != nil {
 		return 0, err
 	}
 	defer res.Body.Close()
 	size, err := io.Copy(io.Discard, res.Body)
-	if err == nil && size < streamed {
+	if err == nil && size < int64(least) {
 		err = fmt.Errorf("the log ended after %d bytes, %s", size, res.Status)
 	}
 	return size, err
 }
 
 // streamed is how many bytes of log are read.
-const streamed = 512 << 20
+func (b *bench) streamed() int { return b.pick(32, 512) << 20 }
 
 func pour(ctx context.Context, w io.Writer, most int) error {
 	line := []byte(strings.Repeat("2026-01-01 00:00:00 INFO a line of a log, as many are ", 4)[:199] + "\n")
@@ -411,14 +411,14 @@ func (h *hub) get(ctx context.Context, path string, times int) (took sample, siz
 }
 
 // stream reads a log to its end.
-func (h *hub) stream(ctx context.Context, node string) (time.Duration, int64, error) {
+func (h *hub) stream(ctx context.Context, node string, least int) (time.Duration, int64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+"/api/v1/nodes/"+node+"/logs?agent=true", http.NoBody)
 	if err != nil {
 		return 0, 0, err
 	}
 	req.Header.Set("Authorization", "Bearer "+h.token)
 	began := time.Now()
-	size, err := read(&http.Client{Transport: h.http.Transport}, req)
+	size, err := read(&http.Client{Transport: h.http.Transport}, req, least)
 	return time.Since(began), size, err
 }
 
