@@ -18,7 +18,7 @@ type metrics struct {
 	commits prometheus.Counter
 }
 
-func newMetrics() *metrics {
+func newMetrics(steps []step) *metrics {
 	m := &metrics{
 		passes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "selvedge_reconciler_pass_duration_seconds", Help: "How long passes took, by outcome.",
@@ -33,6 +33,9 @@ func newMetrics() *metrics {
 	}
 	for _, outcome := range []string{"ok", "error"} {
 		m.passes.WithLabelValues(outcome)
+	}
+	for _, s := range steps {
+		m.errors.WithLabelValues(s.name) // from zero: a monitor sees the first error only as a growth
 	}
 	return m
 }

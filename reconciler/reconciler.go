@@ -79,10 +79,12 @@ func New(cfg Config) *Reconciler {
 	if cfg.TrustInterval <= 0 {
 		cfg.TrustInterval = 5 * time.Second
 	}
-	return &Reconciler{
-		cfg: cfg, resolver: resolve.New(resolve.Config{}), metrics: newMetrics(),
+	r := &Reconciler{
+		cfg: cfg, resolver: resolve.New(resolve.Config{}),
 		appsOf: map[string]appsOf{}, touched: map[string]int64{}, gone: map[string]struct{}{},
 	}
+	r.metrics = newMetrics(r.steps())
+	return r
 }
 
 // ErrStalled marks what only a new commit, or a person, can mend: the loop waits
