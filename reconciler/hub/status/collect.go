@@ -12,14 +12,15 @@ import (
 
 // counters are what the store counts itself.
 type counters struct {
-	reports, events prometheus.Counter
-	dropped         *prometheus.CounterVec
-	watchers        prometheus.Gauge
+	reports, events, restarts prometheus.Counter
+	dropped                   *prometheus.CounterVec
+	watchers                  prometheus.Gauge
 }
 
 func (c *counters) init() {
 	c.reports = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_reports_total", Help: "Statuses of nodes taken."})
 	c.events = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_events_total", Help: "Events of nodes taken."})
+	c.restarts = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_instance_restarts_total", Help: "Restarts of containers, from one status of a node to the next."})
 	c.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_fleet_reports_dropped_total", Help: "Statuses and events of nodes dropped."}, []string{"reason"})
 	for _, r := range []string{"unlisted", "flood", "oversized", "foreign", "malformed", "old", "full"} {
 		c.dropped.WithLabelValues(r)
@@ -42,7 +43,6 @@ var (
 	conditionDesc = prometheus.NewDesc("selvedge_fleet_nodes_by_condition", "Nodes with a condition.", []string{"condition"}, nil)
 	lagDesc       = prometheus.NewDesc("selvedge_fleet_generation_lag_seconds", "The longest time that a node that reports has not run the generation wanted.", nil, nil)
 	instancesDesc = prometheus.NewDesc("selvedge_fleet_instances", "Containers on nodes that report, by state.", []string{"state"}, nil)
-	restartsDesc  = prometheus.NewDesc("selvedge_fleet_instance_restarts", "Restarts of the containers that there are.", nil, nil)
 	storedDesc    = prometheus.NewDesc("selvedge_fleet_events_stored", "Events kept.", nil, nil)
 	spaceDesc     = prometheus.NewDesc("selvedge_fleet_workspace_nodes", "Nodes of the largest workspaces, by status; the rest is other.", []string{"workspace", "status"}, nil)
 	spaceConvDesc = prometheus.NewDesc("selvedge_fleet_workspace_nodes_converged", "Nodes of the largest workspaces that run the newest state; the rest is other.", []string{"workspace"}, nil)
@@ -50,14 +50,14 @@ var (
 
 // Collectors are the metrics of the fleet. No label names a node.
 func (s *Store) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.counts.reports, s.counts.events, s.counts.dropped, s.counts.watchers, collector{s}}
+	return []prometheus.Collector{s.counts.reports, s.counts.events, s.counts.restarts, s.counts.dropped, s.counts.watchers, collector{s}}
 }
 
 type collector struct{ s *Store }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, convergedDesc, connectedDesc, conditionDesc, lagDesc, instancesDesc, restartsDesc, storedDesc, spaceDesc, spaceConvDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, convergedDesc, connectedDesc, conditionDesc, lagDesc, instancesDesc, storedDesc, spaceDesc, spaceConvDesc} {
 		to <- d
 	}
 }
@@ -72,7 +72,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	s := c.s
 	sum := s.Summary(nil)
 	instances := map[string]int{"other": 0}
-	var restarts, connected, stored int
+	var connected, stored int
 	var lag time.Duration
 	s.mu.RLock()
 	now := s.now()
@@ -83,7 +83,6 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		if r.report == nil || r.ready == hubapi.Unknown || r.ready == hubapi.Waiting {
 			continue
 		}
-		restarts += r.restarts
 		if !r.converged && r.want.Generation > 0 {
 			lag = max(lag, now.Sub(r.wantSince))
 		}
@@ -109,7 +108,6 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(convergedDesc, float64(sum.Converged))
 	gauge(connectedDesc, float64(connected))
 	gauge(lagDesc, lag.Seconds())
-	gauge(restartsDesc, float64(restarts))
 	gauge(storedDesc, float64(stored))
 	for _, st := range append(states[:len(states):len(states)], "other") {
 		gauge(instancesDesc, float64(instances[st]), st)

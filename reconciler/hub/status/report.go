@@ -82,6 +82,7 @@ func (s *Store) Report(node string, data []byte) {
 		r.online = now
 	}
 	before, old := r.verdict, r.report
+	s.counts.restarts.Add(float64(restarted(old, status)))
 	r.report, r.heard, r.deadline = status, now, now.Add(wire.UnknownAfter)
 	if !status.Time.IsZero() {
 		r.skews[r.skewed%clockBest] = status.Time.Sub(now)
@@ -95,6 +96,35 @@ func (s *Store) Report(node string, data []byte) {
 		r.changed, r.dirty = r.beat, true
 	}
 	s.bump()
+}
+
+// restarted counts the restarts between two statuses of a node. An agent counts from zero when
+// it starts, and when it gets another version of an app. Of a container that is new it is not
+// known which restarts are.
+func restarted(older, newer *wire.Status) (n int) {
+	if older == nil {
+		return 0
+	}
+	type key struct{ app, container string }
+	was := map[key]int{}
+	for i := range older.Apps {
+		for j := range older.Apps[i].Containers {
+			was[key{older.Apps[i].Name, older.Apps[i].Containers[j].Name}] = older.Apps[i].Containers[j].Restarts
+		}
+	}
+	for i := range newer.Apps {
+		for j := range newer.Apps[i].Containers {
+			c := &newer.Apps[i].Containers[j]
+			before, ok := was[key{newer.Apps[i].Name, c.Name}]
+			switch {
+			case ok && c.Restarts >= before:
+				n += c.Restarts - before
+			case ok:
+				n += c.Restarts
+			}
+		}
+	}
+	return n
 }
 
 // Room for statuses in memory, bytes: large ones are refused when all together take more.

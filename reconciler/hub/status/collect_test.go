@@ -1,0 +1,53 @@
+package status
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"selvedge/schema/roster"
+)
+
+// TestRestartsCounted holds that the counter grows by what happens, and by nothing else: not
+// when a node comes back, when an agent counts anew, or when the hub starts.
+func TestRestartsCounted(t *testing.T) {
+	w := newWorld(t)
+	w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)})
+	seq := uint64(0)
+	send := func(what, node, epoch string, counted float64, restarts ...int) {
+		t.Helper()
+		w.pass(10 * time.Second)
+		seq++
+		s := good(node, seq, 7, w.now)
+		s.Epoch = epoch
+		for i, n := range restarts {
+			c := s.Apps[0].Containers[0]
+			c.Name, c.Restarts = "c"+strconv.Itoa(i), n
+			s.Apps[0].Containers = append(s.Apps[0].Containers, c)
+		}
+		s.Apps[0].Containers = s.Apps[0].Containers[1:]
+		w.report(s)
+		if got := value(t, w, "selvedge_fleet_instance_restarts_total", ""); got != counted {
+			t.Errorf("%s: counted %v, want %v", what, got, counted)
+		}
+	}
+	send("the first status", "gw-1", "a", 0, 40)
+	send("the same", "gw-1", "a", 0, 40)
+	send("two more", "gw-1", "a", 2, 42)
+	send("a new container", "gw-1", "a", 2, 42, 7)
+	send("both", "gw-1", "a", 5, 43, 9)
+	send("another node", "gw-2", "x", 5, 100)
+	w.pass(time.Hour)
+	if w.status("gw-1") != "Unknown" {
+		t.Fatal(w.status("gw-1"))
+	}
+	send("back, with one more", "gw-1", "a", 6, 44, 9)
+	send("the agent started anew", "gw-1", "b", 6, 0, 0)
+	send("and restarted one", "gw-1", "b", 7, 0, 1)
+	send("another version of one", "gw-1", "b", 7, 0, 0)
+	w.restart(false)
+	w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)})
+	send("the hub started anew", "gw-1", "b", 0, 0, 0)
+	send("and one restarts", "gw-1", "b", 1, 1, 0)
+	send("another node, too", "gw-2", "x", 3, 102)
+}
