@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"selvedge/schema/hubapi"
+	"selvedge/schema/wire"
 )
 
 // counters are what the store counts itself.
@@ -30,17 +31,14 @@ func (c *counters) init() {
 
 func (c *counters) drop(reason string) { c.dropped.WithLabelValues(reason).Inc() }
 
-// Bounds of labels that come from Git or nodes.
-const (
-	labelWorkspaces = 100 // the largest; the rest is "other"
-	labelConditions = 50
-)
+// labelWorkspaces bounds a label that comes from Git: the largest ones; the rest is "other".
+const labelWorkspaces = 100
 
 var (
 	nodesDesc     = prometheus.NewDesc("selvedge_fleet_nodes", "Nodes in Git, by status.", []string{"status"}, nil)
 	convergedDesc = prometheus.NewDesc("selvedge_fleet_nodes_converged", "Nodes that run the newest state, as far as they were heard.", nil, nil)
 	connectedDesc = prometheus.NewDesc("selvedge_fleet_nodes_connected", "Nodes with a live connection.", nil, nil)
-	conditionDesc = prometheus.NewDesc("selvedge_fleet_nodes_by_condition", "Nodes with a condition.", []string{"condition"}, nil)
+	conditionDesc = prometheus.NewDesc("selvedge_fleet_nodes_by_condition", "Nodes with a condition; one with what only nodes know is other.", []string{"condition"}, nil)
 	lagDesc       = prometheus.NewDesc("selvedge_fleet_generation_lag_seconds", "The longest time that a node that reports has not run the generation wanted.", nil, nil)
 	instancesDesc = prometheus.NewDesc("selvedge_fleet_instances", "Containers on nodes that report, by state.", []string{"state"}, nil)
 	storedDesc    = prometheus.NewDesc("selvedge_fleet_events_stored", "Events kept.", nil, nil)
@@ -64,14 +62,21 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 
 var readinesses = []hubapi.Readiness{hubapi.Ready, hubapi.NotReady, hubapi.Unknown, hubapi.Waiting}
 
+// other is the label of all that has no series of its own.
+const other = "other"
+
 // states of containers; what nodes call otherwise is "other".
 var states = []string{"absent", "created", "running", "paused", "exited", "lost"}
+
+// conditions that have a series each; a node may report others, which are "other".
+var conditions = []string{wire.ConditionDiskPressure, wire.ConditionMemoryPressure, wire.ConditionRuntimeDown, wire.ConditionHeld, wire.ConditionRejected,
+	wire.ConditionRefused, wire.ConditionStore, wire.ConditionClockOff, wire.ConditionBehind, wire.ConditionIdentity}
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	s := c.s
 	sum := s.Summary(nil)
-	instances := map[string]int{"other": 0}
+	instances, holding := map[string]int{}, map[string]int{}
 	var connected, stored int
 	var lag time.Duration
 	s.mu.RLock()
@@ -79,6 +84,17 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, r := range s.order {
 		if r.connected {
 			connected++
+		}
+		strange := false
+		for i := range r.conditions {
+			if t := r.conditions[i].Type; slices.Contains(conditions, t) {
+				holding[t]++
+			} else {
+				strange = true
+			}
+		}
+		if strange {
+			holding[other]++
 		}
 		if r.report == nil || r.ready == hubapi.Unknown || r.ready == hubapi.Waiting {
 			continue
@@ -90,7 +106,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			for j := range r.report.Apps[i].Containers {
 				state := r.report.Apps[i].Containers[j].State
 				if !slices.Contains(states, state) {
-					state = "other"
+					state = other
 				}
 				instances[state]++
 			}
@@ -109,16 +125,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(connectedDesc, float64(connected))
 	gauge(lagDesc, lag.Seconds())
 	gauge(storedDesc, float64(stored))
-	for _, st := range append(states[:len(states):len(states)], "other") {
+	for _, st := range append(slices.Clip(states), other) {
 		gauge(instancesDesc, float64(instances[st]), st)
 	}
-	types := make([]string, 0, len(sum.Conditions))
-	for t := range sum.Conditions {
-		types = append(types, t)
-	}
-	slices.SortFunc(types, func(a, b string) int { return cmp.Or(sum.Conditions[b]-sum.Conditions[a], cmp.Compare(a, b)) })
-	for _, t := range types[:min(len(types), labelConditions)] {
-		gauge(conditionDesc, float64(sum.Conditions[t]), t)
+	for _, t := range append(slices.Clip(conditions), other) {
+		gauge(conditionDesc, float64(holding[t]), t)
 	}
 	c.workspaces(sum.Workspaces, gauge)
 }
@@ -128,14 +139,14 @@ func (c collector) workspaces(list []hubapi.WorkspaceSummary, gauge func(*promet
 		slices.SortFunc(list, func(a, b hubapi.WorkspaceSummary) int {
 			return cmp.Or(b.Nodes-a.Nodes, cmp.Compare(a.Path, b.Path))
 		})
-		other := hubapi.WorkspaceSummary{Path: "other", Status: map[hubapi.Readiness]int{}}
+		rest := hubapi.WorkspaceSummary{Path: other, Status: map[hubapi.Readiness]int{}}
 		for _, w := range list[labelWorkspaces:] {
-			other.Converged += w.Converged
+			rest.Converged += w.Converged
 			for k, n := range w.Status {
-				other.Status[k] += n
+				rest.Status[k] += n
 			}
 		}
-		list = append(list[:labelWorkspaces:labelWorkspaces], other)
+		list = append(list[:labelWorkspaces:labelWorkspaces], rest)
 	}
 	for _, w := range list {
 		for _, r := range readinesses {

@@ -1,12 +1,61 @@
 package status
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"selvedge/schema/roster"
+	"selvedge/schema/wire"
 )
+
+// TestConditionLabels holds that each condition that both sides know has a series, before it
+// is ever reported, and nothing else has.
+func TestConditionLabels(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../../../schema/wire/status.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{other}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "Condition") {
+			value, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, value)
+		}
+		return true
+	})
+	w := newWorld(t)
+	w.want(map[string]roster.Node{"gw-1": wanted(7)})
+	s := good("gw-1", 1, 7, w.now)
+	s.Conditions = []wire.Condition{{Type: "Mine"}, {Type: "MineToo"}, {Type: wire.ConditionDiskPressure}}
+	w.report(s)
+	values := map[string]float64{}
+	var got []string
+	for _, f := range families(t, w) {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "selvedge_fleet_nodes_by_condition" {
+				label := m.GetLabel()[0].GetValue()
+				got, values[label] = append(got, label), m.GetGauge().GetValue()
+			}
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("series for %v, want %v", got, want)
+	}
+	if values[other] != 1 || values[wire.ConditionDiskPressure] != 1 || values[wire.ConditionBehind] != 0 {
+		t.Error(values)
+	}
+}
 
 // TestRestartsCounted holds that the counter grows by what happens, and by nothing else: not
 // when a node comes back, when an agent counts anew, or when the hub starts.
