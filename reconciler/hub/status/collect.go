@@ -38,6 +38,7 @@ var (
 	nodesDesc     = prometheus.NewDesc("selvedge_fleet_nodes", "Nodes in Git, by status.", []string{"status"}, nil)
 	convergedDesc = prometheus.NewDesc("selvedge_fleet_nodes_converged", "Nodes that run the newest state, as far as they were heard.", nil, nil)
 	connectedDesc = prometheus.NewDesc("selvedge_fleet_nodes_connected", "Nodes with a live connection.", nil, nil)
+	silentDesc    = prometheus.NewDesc("selvedge_fleet_nodes_silent", "Nodes that are Unknown and have reported before: those that never did are not installed yet.", nil, nil)
 	conditionDesc = prometheus.NewDesc("selvedge_fleet_nodes_by_condition", "Nodes with a condition; one with what only nodes know is other.", []string{"condition"}, nil)
 	lagDesc       = prometheus.NewDesc("selvedge_fleet_generation_lag_seconds", "The longest time that a node that reports has not run the generation wanted.", nil, nil)
 	instancesDesc = prometheus.NewDesc("selvedge_fleet_instances", "Containers on nodes that report, by state.", []string{"state"}, nil)
@@ -55,7 +56,7 @@ type collector struct{ s *Store }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, convergedDesc, connectedDesc, conditionDesc, lagDesc, instancesDesc, storedDesc, spaceDesc, spaceConvDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, convergedDesc, connectedDesc, silentDesc, conditionDesc, lagDesc, instancesDesc, storedDesc, spaceDesc, spaceConvDesc} {
 		to <- d
 	}
 }
@@ -77,7 +78,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	s := c.s
 	sum := s.Summary(nil)
 	instances, holding := map[string]int{}, map[string]int{}
-	var connected, stored int
+	var connected, silent, stored int
 	var lag time.Duration
 	s.mu.RLock()
 	now := s.now()
@@ -95,6 +96,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		}
 		if strange {
 			holding[other]++
+		}
+		if r.ready == hubapi.Unknown && r.report != nil {
+			silent++
 		}
 		if r.report == nil || r.ready == hubapi.Unknown || r.ready == hubapi.Waiting {
 			continue
@@ -123,6 +127,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(convergedDesc, float64(sum.Converged))
 	gauge(connectedDesc, float64(connected))
+	gauge(silentDesc, float64(silent))
 	gauge(lagDesc, lag.Seconds())
 	gauge(storedDesc, float64(stored))
 	for _, st := range append(slices.Clip(states), other) {

@@ -100,3 +100,26 @@ func TestRestartsCounted(t *testing.T) {
 	send("and one restarts", "gw-1", "b", 1, 1, 0)
 	send("another node, too", "gw-2", "x", 3, 102)
 }
+
+// TestSilent holds that a node that never reported is none that is missed.
+func TestSilent(t *testing.T) {
+	w := newWorld(t)
+	w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7), "gw-3": {Workspace: site}})
+	silent := func(want float64) {
+		t.Helper()
+		if got := value(t, w, "selvedge_fleet_nodes_silent", ""); got != want {
+			t.Errorf("%v are silent, want %v", got, want)
+		}
+	}
+	w.pass(time.Hour)
+	silent(0)
+	w.report(good("gw-1", 1, 7, w.now))
+	silent(0)
+	w.pass(time.Hour)
+	silent(1)
+	w.restart(false)
+	w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)})
+	silent(1)
+	w.report(good("gw-1", 2, 7, w.now))
+	silent(0)
+}

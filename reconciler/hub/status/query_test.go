@@ -254,7 +254,7 @@ func TestCollectors(t *testing.T) {
 		{"selvedge_fleet_nodes", "Unknown", 499}, {"selvedge_fleet_nodes", "NotReady", 1}, {"selvedge_fleet_nodes_converged", "", 0},
 		{"selvedge_fleet_instances", "other", 1}, {"selvedge_fleet_instances", "running", 0}, {"selvedge_fleet_generation_lag_seconds", "", 600},
 		{"selvedge_fleet_nodes_by_condition", "Behind", 1}, {"selvedge_fleet_nodes_by_condition", "other", 1}, {"selvedge_fleet_nodes_by_condition", "C59", -1},
-		{"selvedge_fleet_instance_restarts_total", "", 0},
+		{"selvedge_fleet_instance_restarts_total", "", 0}, {"selvedge_fleet_nodes_silent", "", 0},
 	} {
 		if got := metric(all, c.name, c.label); got != c.want {
 			t.Errorf("%s{%s} is %v, want %v", c.name, c.label, got, c.want)
