@@ -34,6 +34,81 @@ func TestAlerts(t *testing.T) {
 	known(t, rules, string(text))
 }
 
+// hubs are two that see the same fleet, as Prometheus would have scraped them for half an hour.
+var hubs = []string{
+	`selvedge_fleet_nodes{status="Ready"} 7`, `selvedge_fleet_nodes{status="NotReady"} 3`, `selvedge_fleet_nodes_converged 7`,
+	`selvedge_fleet_nodes_connected 10`, `selvedge_bus_connections 10`, `selvedge_bus_tunnels 5`, `selvedge_bus_streams 2`,
+	`selvedge_fleet_workspace_nodes{workspace="a",status="Ready"} 4`, `selvedge_fleet_workspace_nodes{workspace="a",status="NotReady"} 3`,
+	`selvedge_fleet_workspace_nodes{workspace="b",status="Ready"} 3`, `selvedge_fleet_workspace_nodes{workspace="b",status="NotReady"} 0`,
+	`selvedge_fleet_workspace_nodes_converged{workspace="a"} 4`, `selvedge_fleet_workspace_nodes_converged{workspace="b"} 3`,
+	`selvedge_fleet_instance_restarts_total 0+1x30`, `selvedge_fleet_reports_total 0+60x30`, `selvedge_fleet_reports_dropped_total{reason="flood"} 0+60x30`,
+}
+
+// TestPanels plays what panels show of two hubs: a fleet counts once, and what a hub alone
+// carries is added.
+func TestPanels(t *testing.T) {
+	input := ""
+	for _, line := range hubs {
+		name, values, _ := strings.Cut(line, " ")
+		if !strings.Contains(values, "x") {
+			values += "x30"
+		}
+		base, labels, _ := strings.Cut(strings.TrimSuffix(name, "}"), "{")
+		for _, hub := range []string{"a", "b"} {
+			input += fmt.Sprintf("      - {series: '%s{%s}', values: '%s'}\n", base, strings.TrimPrefix(labels+`,job="hub",instance="`+hub+`"`, ","), values)
+		}
+	}
+	for _, c := range []struct{ board, panel, legend, want string }{
+		{"fleet", "Not converged", "nodes", "[{value: 3}]"},
+		{"fleet", "Connected", "nodes", "[{value: 10}]"},
+		{"fleet", "Workspaces: nodes that are not converged", "{{workspace}}", `[{labels: '{workspace="a"}', value: 3}, {labels: '{workspace="b"}', value: 0}]`},
+		{"fleet", "Restarts an hour", "restarts", "[{value: 30}]"},
+		{"cloud", "Connections of the bus", "connections", "[{value: 10}]"},
+		{"cloud", "Connections of the bus", "tunnels", "[{value: 10}]"},
+		{"cloud", "Connections of the bus", "streams", "[{value: 4}]"},
+		{"cloud", "Reports a second", "taken", "[{value: 1}]"},
+		{"cloud", "Reports a second", "dropped: {{reason}}", `[{labels: '{reason="flood"}', value: 1}]`},
+	} {
+		expr := ""
+		for _, p := range load(t, filepath.Join(docs, "grafana-"+c.board+".json")).Panels {
+			for _, target := range p.Targets {
+				if p.Title == c.panel && target.LegendFormat == c.legend {
+					expr = target.Expr
+				}
+			}
+		}
+		name := filepath.Join(t.TempDir(), "test.yaml")
+		text := fmt.Sprintf("evaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n%s    promql_expr_test:\n      - {expr: %q, eval_time: 30m, exp_samples: %s}\n", input, expr, c.want)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.panel+"/"+c.legend, func(t *testing.T) { promtool(t, "test", "rules", name) })
+	}
+}
+
+// board is a dashboard, as far as is looked at here.
+type board struct {
+	UID, Title string
+	Panels     []struct {
+		ID      int
+		Title   string
+		GridPos struct{ X, Y, W, H int }
+		Targets []struct{ Expr, LegendFormat string }
+	}
+}
+
+func load(t *testing.T, file string) (b board) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(text, &b)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return b
+}
+
 // TestDashboards needs every expression of the dashboards to be PromQL, and each dashboard
 // to be what Grafana imports.
 func TestDashboards(t *testing.T) {
@@ -42,23 +117,7 @@ func TestDashboards(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var board struct {
-			UID, Title string
-			Panels     []struct {
-				ID      int
-				Title   string
-				Type    string
-				GridPos struct{ X, Y, W, H int }
-				Targets []struct{ Expr string }
-			}
-		}
-		if err := json.Unmarshal(text, &board); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
+		board := load(t, file)
 		if board.UID == "" || board.Title == "" || len(board.Panels) == 0 {
 			t.Errorf("%s: no dashboard: %+v", file, board)
 		}
