@@ -2,6 +2,7 @@ package monitoring
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
 
 	"selvedge/edge/metrics"
 	"selvedge/reconciler"
@@ -32,6 +34,44 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	known(t, rules, string(text))
+	played(t, text)
+}
+
+// played needs each rule to be played both ways: with an alert that fires, and without.
+func played(t *testing.T, rules []byte) {
+	t.Helper()
+	var file struct {
+		Groups []struct{ Rules []struct{ Alert string } }
+	}
+	var plays struct {
+		Tests []struct {
+			Tests []struct {
+				Alert string     `yaml:"alertname"`
+				Fires []struct{} `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	text, err := os.ReadFile("testdata/alerts_test.yaml")
+	if err := errors.Join(err, yaml.Unmarshal(rules, &file), yaml.Unmarshal(text, &plays)); err != nil {
+		t.Fatal(err)
+	}
+	fires, rests := map[string]bool{}, map[string]bool{}
+	for _, play := range plays.Tests {
+		for _, p := range play.Tests {
+			if len(p.Fires) > 0 {
+				fires[p.Alert] = true
+			} else {
+				rests[p.Alert] = true
+			}
+		}
+	}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			if !fires[r.Alert] || !rests[r.Alert] {
+				t.Errorf("%s: played with an alert: %v, without: %v", r.Alert, fires[r.Alert], rests[r.Alert])
+			}
+		}
+	}
 }
 
 // hubs are two that see the same fleet, as Prometheus would have scraped them for half an hour.
