@@ -98,7 +98,7 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 			return nil
 		}
 		return printEvent(*e)
-	}, lost(c))
+	}, lost(c, ""))
 }
 
 func eventTable(events []hubapi.Event, now time.Time, withNode bool) *show.Table {

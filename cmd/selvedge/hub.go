@@ -61,7 +61,7 @@ func hubError(err error) error {
 	if !ok {
 		return errors.New(show.Text(err.Error()))
 	}
-	text, code := show.Text(p.Error()), exit.Environment
+	text, code := show.Text(err.Error()), exit.Environment
 	switch p.Reason {
 	case hubapi.ReasonNotFound, hubapi.ReasonConflict:
 		code = exit.Findings
@@ -78,6 +78,13 @@ func hubError(err error) error {
 		}
 	}
 	return exit.With(code, errors.New(text))
+}
+
+// tell prints an error at once, where others go on, and returns its exit code.
+func tell(c *cobra.Command, err error) int {
+	err = hubError(err)
+	fmt.Fprintf(c.ErrOrStderr(), "%s: %v\n", c.Root().Name(), err)
+	return exit.Code(err)
 }
 
 // output says how a list is printed.
@@ -164,12 +171,13 @@ func (q *queryFlags) query() (client.Query, error) {
 }
 
 // lost tells people that a stream broke and is taken up again, once for each reason in a row.
-func lost(c *cobra.Command) func(error) {
+// The prefix names it among several.
+func lost(c *cobra.Command, prefix string) func(error) {
 	before := ""
 	return func(err error) {
 		if text := show.Text(err.Error()); text != before {
 			before = text
-			fmt.Fprintf(c.ErrOrStderr(), "connection lost, trying again: %s\n", text)
+			fmt.Fprintf(c.ErrOrStderr(), "%sconnection lost, trying again: %s\n", prefix, text)
 		}
 	}
 }

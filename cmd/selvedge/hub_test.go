@@ -254,7 +254,14 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "time=2026-11-24T01:00:00.000Z level=INFO msg=agent")
 		return
 	}
-	if q.Get("app") == "slow" {
+	switch q.Get("app") {
+	case "gone":
+		problem(w, http.StatusNotFound, hubapi.ReasonNotFound, "there is no app gone"+evil)
+		return
+	case "away":
+		problem(w, http.StatusServiceUnavailable, hubapi.ReasonOffline, "it is not connected")
+		return
+	case "slow":
 		say(1, "say how")
 		<-r.Context().Done()
 		return

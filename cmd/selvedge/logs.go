@@ -81,7 +81,7 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 		w = show.Filter(w)
 	}
 	if len(sources) == 1 && len(args) == 1 {
-		return hub.Logs(c.Context(), sources[0].node, sources[0].options, w, lost(c))
+		return hub.Logs(c.Context(), sources[0].node, sources[0].options, w, lost(c, ""))
 	}
 	atOnce := readAtOnce
 	if l.Follow {
@@ -89,27 +89,28 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 			return exit.Usagef("%d logs cannot be followed together, %d at most; select fewer", len(sources), atOnce)
 		}
 	}
-	var mu sync.Mutex // of w and of errs
-	var errs []error
+	var mu sync.Mutex // of w and of worst
+	worst := exit.OK
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	for _, s := range sources {
 		g.Go(func() error {
-			p := &prefixer{mu: &mu, w: w, prefix: show.Text(s.node) + " | "}
-			err := hub.Logs(c.Context(), s.node, s.options, p, lost(c))
+			name := show.Text(s.node)
+			p := &prefixer{mu: &mu, w: w, prefix: name + " | "}
+			err := hub.Logs(c.Context(), s.node, s.options, p, lost(c, name+": "))
 			if e := p.flush(); err == nil {
 				err = e
 			}
 			if err != nil && c.Context().Err() == nil {
 				mu.Lock()
 				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("%s: %w", s.node, err)) // the others go on
+				worst = max(worst, tell(c, fmt.Errorf("%s: %w", s.node, err))) // the others go on
 			}
 			return nil
 		})
 	}
 	_ = g.Wait() // no step returns one
-	return errors.Join(errs...)
+	return exit.Quiet(worst)
 }
 
 // sources are the logs that arguments or a selector name.

@@ -171,5 +171,5 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 			return draw(*u.Summary)
 		}
 		return nil
-	}, lost(c))
+	}, lost(c, ""))
 }
