@@ -267,7 +267,11 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if q.Get("follow") != "true" {
-		say(1, "\x1b[31mred\x1b[0m from "+r.URL.Path+" "+q.Get("app")+" tail "+q.Get("tail"))
+		text := "\x1b[31mred\x1b[0m from " + r.URL.Path + " " + q.Get("app") + " tail " + q.Get("tail")
+		if q.Get("previous") == "true" {
+			text += "previous"
+		}
+		say(1, text)
 		return
 	}
 	h.mu.Lock()

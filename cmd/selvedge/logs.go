@@ -29,6 +29,7 @@ const (
 type logFlags struct {
 	client.LogOptions
 	since string
+	tail  int
 	raw   bool
 	query queryFlags
 }
@@ -57,8 +58,8 @@ are left out; --raw passes everything on.`,
 	c.Flags().StringVarP(&l.Container, "container", "c", "", "of this container")
 	c.Flags().BoolVarP(&l.Follow, "follow", "f", false, "go on, live, until interrupted")
 	c.Flags().StringVar(&l.since, "since", "", "since a duration ago, e.g. 10m, or a time, e.g. 2027-01-31T08:00:00Z")
-	c.Flags().IntVar(&l.Tail, "tail", 0, "at most so many lines of the past; 0: all, -1: none")
-	c.Flags().BoolVar(&l.Previous, "previous", false, "of runs that ended")
+	c.Flags().IntVar(&l.tail, "tail", -1, "at most so many lines of the past; 0: none, -1: all")
+	c.Flags().BoolVarP(&l.Previous, "previous", "p", false, "of runs that ended")
 	c.Flags().BoolVar(&l.Timestamps, "timestamps", false, "with the time of each line")
 	c.Flags().BoolVar(&l.Agent, "agent", false, "of the agent")
 	c.Flags().BoolVar(&l.raw, "raw", false, "pass escape sequences on to the terminal")
@@ -116,8 +117,13 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 // sources are the logs that arguments or a selector name.
 func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []string) ([]source, error) {
 	o := l.LogOptions
-	if l.Tail < -1 {
-		return nil, exit.Usagef("--tail %d: want lines, 0 for all or -1 for none", l.Tail)
+	switch {
+	case l.tail < -1:
+		return nil, exit.Usagef("--tail %d: want lines, 0 for none or -1 for all", l.tail)
+	case l.tail < 1: // the API has it the other way round
+		o.Tail = -1 - l.tail
+	default:
+		o.Tail = l.tail
 	}
 	if l.since != "" {
 		t, err := moment(l.since, time.Now())
