@@ -9,6 +9,7 @@ import (
 
 	"selvedge/cmd/selvedge/show"
 	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
 )
 
 func appsCommand() *cobra.Command {
@@ -32,27 +33,26 @@ func appsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(l.Items) == 0 {
-				o.empty(c, "apps")
-			}
-			t, names := &show.Table{}, []string{}
-			for _, a := range l.Items {
-				t.Heading = []string{"NAME", "WORKSPACE", "NODES", "HEALTHY", "UNKNOWN", "DECLARED AT"}
-				healthy := show.Cell{Text: strconv.Itoa(a.Healthy), Colour: show.Green}
-				if a.Healthy < a.Nodes {
-					healthy.Colour = show.Yellow
-				}
-				t.Add(a.Name, a.Workspace, strconv.Itoa(a.Nodes), healthy, strconv.Itoa(a.Unknown), cmp.Or(a.Scope, "the platform"))
-				names = append(names, a.Name)
-			}
-			return o.write(c, l, names, func() *show.Table { return t })
+			return o.write(c, "apps", l, names(l.Items, func(a hubapi.App) string { return a.Name }), func() *show.Table { return appTable(l.Items) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml", "name")
+	o.register(c)
 	q.register(c, &f)
 	c.Flags().BoolVar(&instances, "instances", false, "list every container on every node")
 	return c
+}
+
+func appTable(apps []hubapi.App) *show.Table {
+	t := &show.Table{Heading: []string{"NAME", "WORKSPACE", "NODES", "HEALTHY", "UNKNOWN", "DECLARED AT"}}
+	for _, a := range apps {
+		healthy := show.Cell{Text: strconv.Itoa(a.Healthy), Colour: show.Green}
+		if a.Healthy < a.Nodes {
+			healthy.Colour = show.Yellow
+		}
+		t.Add(a.Name, a.Workspace, strconv.Itoa(a.Nodes), healthy, strconv.Itoa(a.Unknown), cmp.Or(a.Scope, "the platform"))
+	}
+	return t
 }
 
 func listInstances(c *cobra.Command, hub *client.Client, query client.Query, o *output) error {
@@ -60,19 +60,22 @@ func listInstances(c *cobra.Command, hub *client.Client, query client.Query, o *
 	if err != nil {
 		return err
 	}
-	if len(l.Items) == 0 {
-		o.empty(c, "instances")
-	}
-	t, names := &show.Table{}, []string{}
-	for _, i := range l.Items {
-		t.Heading = []string{"NODE/APP/CONTAINER", "STATE", "HEALTHY", "RESTARTS", "SINCE", "CPU", "MEMORY", "IMAGE", "PROBLEM"}
-		name := i.Node + "/" + i.App + "/" + i.Name
-		cells := instanceCells(i.Instance, time.Now())
-		if i.Stale {
-			cells[1] = show.Cell{Text: "unknown", Colour: show.Yellow}
+	name := func(i hubapi.Instance) string { return i.Node + "/" + i.App + "/" + i.Name }
+	return o.write(c, "instances", l, names(l.Items, name), func() *show.Table {
+		t := &show.Table{Heading: instanceHeading("NODE/APP/CONTAINER", o.wide())}
+		if o.wide() {
+			t.Heading = append(t.Heading, "WORKSPACE")
 		}
-		t.Add(append([]any{name}, cells...)...)
-		names = append(names, name)
-	}
-	return o.write(c, l, names, func() *show.Table { return t })
+		for _, i := range l.Items {
+			cells := instanceCells(i.Instance, o.wide(), time.Now())
+			if i.Stale {
+				cells[1] = show.Cell{Text: "unknown", Colour: show.Yellow}
+			}
+			if o.wide() {
+				cells = append(cells, i.Workspace)
+			}
+			t.Add(append([]any{name(i)}, cells...)...)
+		}
+		return t
+	})
 }

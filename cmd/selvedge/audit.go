@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,19 +32,22 @@ func auditCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.write(c, l, nil, func() *show.Table { return auditTable(l.Items) })
+			slices.SortFunc(l.Items, func(a, b hubapi.AuditEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+			numbers := names(l.Items, func(e hubapi.AuditEntry) string { return strconv.FormatUint(e.Seq, 10) })
+			return o.write(c, "entries", l, numbers, func() *show.Table { return auditTable(l.Items, o.wide()) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return c
 }
 
-func auditTable(entries []hubapi.AuditEntry) *show.Table {
+func auditTable(entries []hubapi.AuditEntry, wide bool) *show.Table {
 	t := &show.Table{Heading: []string{"TIME", "WHO", "TOKEN", "OPERATION", "OUTCOME", "WHERE", "DETAIL"}}
-	entries = slices.Clone(entries)
-	slices.SortFunc(entries, func(a, b hubapi.AuditEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	if wide {
+		t.Heading = append(t.Heading, "NUMBER", "FROM", "REQUEST")
+	}
 	for _, e := range entries {
 		outcome := show.Cell{Text: e.Outcome}
 		if e.Outcome == hubapi.OutcomeRefused || e.Outcome == hubapi.OutcomeFailed {
@@ -53,8 +57,12 @@ func auditTable(entries []hubapi.AuditEntry) *show.Table {
 		if where == "" {
 			where = e.Scope
 		}
-		t.Add(e.Time.Local().Format(time.RFC3339), e.Subject, e.Token, e.Operation, outcome, where,
-			strings.Join(filled(strings.Join(e.Command, " "), e.Detail), "; "))
+		row := []any{e.Time.Local().Format(time.RFC3339), e.Subject, e.Token, e.Operation, outcome, where,
+			strings.Join(filled(strings.Join(e.Command, " "), e.Detail), "; ")}
+		if wide {
+			row = append(row, strconv.FormatUint(e.Seq, 10), e.Remote, e.Request)
+		}
+		t.Add(row...)
 	}
 	return t
 }

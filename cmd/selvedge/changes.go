@@ -33,27 +33,31 @@ the nodes of one.`,
 			if err != nil {
 				return err
 			}
-			if len(l.Items) == 0 {
-				o.empty(c, "changes")
-			}
-			t, names := &show.Table{}, []string{}
-			for _, ch := range l.Items {
-				t.Heading = []string{"COMMIT", "AGE", "NODES", "DONE", "FAILED", "REMOVED", "AUTHOR", "SUBJECT"}
-				t.Add(fmt.Sprintf("%.12s", ch.Hash), show.Ago(time.Now(), ch.At), strconv.Itoa(ch.Touched), progress(ch),
-					failed(ch.Failed), strconv.Itoa(ch.Removed), name(ch.Author), show.Short(ch.Subject, 72))
-				names = append(names, ch.Hash)
-			}
-			return o.write(c, l, names, func() *show.Table { return t })
+			hashes := names(l.Items, func(ch hubapi.Change) string { return ch.Hash })
+			return o.write(c, "changes", l, hashes, func() *show.Table { return changeTable(l.Items, o.wide(), time.Now()) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml", "name")
+	o.register(c)
 	c.Flags().IntVar(&limit, "limit", 20, "at most so many")
 	return c
 }
 
-// name is an author without the address.
-func name(author string) string {
+func changeTable(changes []hubapi.Change, wide bool, now time.Time) *show.Table {
+	t := &show.Table{Heading: []string{"COMMIT", "AGE", "NODES", "DONE", "FAILED", "REMOVED", "AUTHOR", "SUBJECT"}}
+	for _, ch := range changes {
+		hash, age, author, subject := fmt.Sprintf("%.12s", ch.Hash), show.Ago(now, ch.At), authorName(ch.Author), show.Short(ch.Subject, 72)
+		if wide { // nothing is cut
+			hash, age, author, subject = ch.Hash, ch.At.Local().Format(time.RFC3339), ch.Author, ch.Subject
+			t.Heading[1] = "IN FORCE"
+		}
+		t.Add(hash, age, strconv.Itoa(ch.Touched), progress(ch), failed(ch.Failed), strconv.Itoa(ch.Removed), author, subject)
+	}
+	return t
+}
+
+// authorName is an author without the address.
+func authorName(author string) string {
 	n, _, _ := strings.Cut(author, " <")
 	return show.Short(n, 24)
 }
@@ -84,8 +88,8 @@ func changeShowCommand(use, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.format != "" {
-				return o.write(c, ch, nil, nil)
+			if !o.people() {
+				return o.write(c, "", ch, []string{ch.Hash}, nil)
 			}
 			w, t := c.OutOrStdout(), &show.Table{}
 			t.Add("Commit", ch.Hash)
@@ -104,6 +108,6 @@ func changeShowCommand(use, short string) *cobra.Command {
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	return c
 }

@@ -12,6 +12,7 @@ import (
 	"selvedge/internal/exit"
 	"selvedge/reconciler/hub/client"
 	"selvedge/schema/hubapi"
+	"selvedge/schema/wire"
 )
 
 func eventsCommand() *cobra.Command {
@@ -35,10 +36,8 @@ func eventsCommand() *cobra.Command {
 				return err
 			}
 			if !follow {
-				if len(l.Items) == 0 {
-					o.empty(c, "events")
-				}
-				return o.write(c, l, nil, func() *show.Table { return eventTable(oldestFirst(l.Items), time.Now(), true) })
+				l.Items = oldestFirst(l.Items)
+				return o.write(c, "events", l, names(l.Items, eventID), func() *show.Table { return eventTable(l.Items, true, o.wide(), time.Now()) })
 			}
 			if o.format == "yaml" {
 				return exit.Usagef("-f prints lines; use -o json")
@@ -47,7 +46,7 @@ func eventsCommand() *cobra.Command {
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on, live, until interrupted")
 	c.Flags().StringVar(&node, "node", "", "of this node only")
 	c.Flags().IntVar(&limit, "limit", 50, "at most so many of the past")
@@ -64,22 +63,26 @@ func oldestFirst(events []hubapi.Event) []hubapi.Event {
 
 func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, past []hubapi.Event) error {
 	w := c.OutOrStdout()
-	width := 0 // of the widest object so far
+	row := func(e hubapi.Event) *show.Table {
+		t := eventTable([]hubapi.Event{e}, true, o.wide(), time.Now())
+		t.Rows[0][0].Text = e.Received.Local().Format(time.RFC3339)
+		return t
+	}
+	var columns show.Columns // every line is a table of its own
 	printEvent := func(e hubapi.Event) error {
-		if o.format == "json" {
+		switch o.format {
+		case "json":
 			return show.Line(w, e)
+		case "name":
+			_, err := fmt.Fprintln(w, show.Text(e.ID))
+			return err
 		}
-		t := eventTable([]hubapi.Event{e}, time.Now(), true)
-		t.Heading = nil
-		t.Rows[0][0].Text = e.Received.Local().Format(time.RFC3339) // every line is a table of its own: columns are filled up here
-		t.Rows[0][1].Text, t.Rows[0][2].Text = fmt.Sprintf("%-7s", e.Severity), fmt.Sprintf("%-12s", e.Reason)
-		object := &t.Rows[0][3].Text
-		width = max(width, min(len(*object), 48))
-		*object = fmt.Sprintf("%-*s", width, *object)
+		t := row(e)
+		columns.Fill(t)
 		return t.Write(w, show.Colours(w))
 	}
 	for _, e := range past {
-		width = max(width, min(len(e.Node+"/"+e.App+"/"+e.Container), 48))
+		columns.Fill(row(e))
 	}
 	known := map[string]bool{} // of the past, which a watch may tell again
 	for _, e := range past {
@@ -101,10 +104,12 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 	}, lost(c, ""))
 }
 
-func eventTable(events []hubapi.Event, now time.Time, withNode bool) *show.Table {
-	t := &show.Table{}
-	if len(events) > 0 {
-		t.Heading = []string{"SEEN", "SEVERITY", "REASON", "OBJECT", "MESSAGE"}
+func eventID(e hubapi.Event) string { return e.ID }
+
+func eventTable(events []hubapi.Event, withNode, wide bool, now time.Time) *show.Table {
+	t := &show.Table{Heading: []string{"SEEN", "SEVERITY", "REASON", "OBJECT", "MESSAGE"}}
+	if wide {
+		t.Heading = []string{"SEEN", "SEVERITY", "REASON", "OBJECT", "WORKSPACE", "GENERATION", "ID", "MESSAGE"}
 	}
 	for _, e := range events {
 		severity := show.Cell{Text: e.Severity}
@@ -119,7 +124,11 @@ func eventTable(events []hubapi.Event, now time.Time, withNode bool) *show.Table
 			object = append(object, e.Node)
 		}
 		object = filled(append(object, e.App, e.Container)...)
-		t.Add(show.Ago(now, e.Received), severity, e.Reason, strings.Join(object, "/"), e.Message)
+		cells := []any{show.Ago(now, e.Received), severity, e.Reason, strings.Join(object, "/")}
+		if wide {
+			cells = append(cells, e.Workspace, generation(wire.Ref{Generation: e.Generation}), e.ID)
+		}
+		t.Add(append(cells, e.Message)...)
 	}
 	return t
 }

@@ -87,50 +87,6 @@ func tell(c *cobra.Command, err error) int {
 	return exit.Code(err)
 }
 
-// output says how a list is printed.
-type output struct{ format string }
-
-func (o *output) register(c *cobra.Command, formats ...string) {
-	c.Flags().StringVarP(&o.format, "output", "o", "", strings.Join(formats, ", ")+"; default: a table for people")
-	complete(c, "output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
-	check := c.PreRunE
-	c.PreRunE = func(c *cobra.Command, args []string) error {
-		if o.format != "" && !slices.Contains(formats, o.format) {
-			return exit.Usagef("unknown output %q; there are %s", o.format, strings.Join(formats, ", "))
-		}
-		if check != nil {
-			return check(c, args)
-		}
-		return nil
-	}
-}
-
-func (o *output) wide() bool { return o.format == "wide" }
-
-// write prints a value in the format asked for; names and table are those of people.
-func (o *output) write(c *cobra.Command, v any, names []string, table func() *show.Table) error {
-	w := c.OutOrStdout()
-	switch o.format {
-	case "json":
-		return show.JSON(w, v)
-	case "yaml":
-		return show.YAML(w, v)
-	case "name":
-		for _, n := range names {
-			fmt.Fprintln(w, show.Text(n))
-		}
-		return nil
-	}
-	return table().Write(w, show.Colours(w))
-}
-
-// empty tells people that a list has nothing in it; programs see it themselves.
-func (o *output) empty(c *cobra.Command, what string) {
-	if o.format == "" || o.wide() {
-		fmt.Fprintf(c.ErrOrStderr(), "no %s\n", what)
-	}
-}
-
 // queryFlags select nodes.
 type queryFlags struct {
 	client.Query

@@ -52,7 +52,7 @@ func newHub(h *standIn) (srv *httptest.Server, ca string) {
 
 // atHub starts one, and returns the environment of somebody who uses it.
 func atHub(t *testing.T) []string {
-	srv, ca := newHub(&standIn{})
+	srv, ca := newHub(&standIn{pending: []hubapi.Pending{waitingNode("7KQ2-M9XD", "line-7kq2m9xd", "UDCQMFBVXIOZ25ZZXXQBWDDRNTWYFXQHRO7YBZH27NV6NJV6CFDA4TMA")}})
 	t.Cleanup(srv.Close)
 	return append(os.Environ(), "SELVEDGE_HUB="+srv.URL, "SELVEDGE_CA="+ca, "SELVEDGE_TOKEN="+goodToken, "XDG_CONFIG_HOME="+t.TempDir())
 }
@@ -156,6 +156,10 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	case "GET /apps":
 		list(w, hubapi.App{Name: "web", Workspace: "folders/site-a/line-1", Scope: "folders/site-a", Nodes: 2, Healthy: 1})
 	case "GET /instances":
+		if r.URL.Query().Get("labels") == "none=here" {
+			list[hubapi.Instance](w)
+			return
+		}
 		list(w, hubapi.Instance{Node: "gw-1", Workspace: "folders/site-a/line-1", App: "web", Instance: wire.Instance{Name: "main", State: "running", Healthy: true, Usage: &wire.Usage{CPU: 0.5, Memory: 1 << 30}}},
 			hubapi.Instance{Node: "gw-2", Workspace: "folders/site-a/line-1", App: "web", Stale: true, Instance: wire.Instance{Name: "main", State: "exited", ExitCode: 137}})
 	case "GET /events", "GET /nodes/gw-1/events":

@@ -106,26 +106,28 @@ func nodePendingCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(l.Items) == 0 {
-				o.empty(c, "nodes wait")
-			}
-			t, names := &show.Table{}, []string{}
-			for _, p := range l.Items {
-				t.Heading = []string{"CODE", "NAME", "GUIDE", "SCOPE", "MACHINE", "ADDRESS", "AGE", "EXPIRES"}
-				row := []any{p.Code, p.Name, path.Base(p.Guide), p.Scope, show.Short(machine(p), 60), p.Address, show.Ago(time.Now(), p.At), "in " + show.Ago(p.Expires, time.Now())}
-				if o.wide() {
-					t.Heading = append(t.Heading, "KEY", "LABELS")
-					row = append(row, p.PublicKey, labels(p.Labels))
-				}
-				t.Add(row...)
-				names = append(names, p.Code)
-			}
-			return o.write(c, l, names, func() *show.Table { return t })
+			codes := names(l.Items, func(p hubapi.Pending) string { return p.Code })
+			return o.write(c, "nodes wait", l, codes, func() *show.Table { return pendingTable(l.Items, o.wide(), time.Now()) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "wide", "json", "yaml", "name")
+	o.register(c)
 	return c
+}
+
+func pendingTable(pending []hubapi.Pending, wide bool, now time.Time) *show.Table {
+	t := &show.Table{Heading: []string{"CODE", "NAME", "GUIDE", "SCOPE", "MACHINE", "ADDRESS", "AGE", "EXPIRES"}}
+	if wide {
+		t.Heading = append(t.Heading, "KEY", "LABELS")
+	}
+	for _, p := range pending {
+		row := []any{p.Code, p.Name, path.Base(p.Guide), p.Scope, show.Short(machine(p), 60), p.Address, show.Ago(now, p.At), "in " + show.Ago(p.Expires, now)}
+		if wide {
+			row = append(row, p.PublicKey, labels(p.Labels))
+		}
+		t.Add(row...)
+	}
+	return t
 }
 
 func machine(p hubapi.Pending) string {

@@ -18,6 +18,7 @@ import (
 	"selvedge/internal/exit"
 	"selvedge/internal/version"
 	"selvedge/reconciler/hub/client"
+	"selvedge/schema/hubapi"
 )
 
 func loginCommand() *cobra.Command {
@@ -128,8 +129,16 @@ from the config repo, or its expiry, ends that.`,
 	return c
 }
 
+// loggedIn is a hub without the token for it.
+type loggedIn struct {
+	Name    string `json:"name"`
+	Hub     string `json:"hub"`
+	Current bool   `json:"current"`
+}
+
 func contextCommand() *cobra.Command {
 	c := &cobra.Command{Use: "context", Short: "Choose between hubs that one is logged in at"}
+	var o output
 	list := &cobra.Command{
 		Use: "list", Short: "List hubs that one is logged in at", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -137,21 +146,21 @@ func contextCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(book.Names()) == 0 {
-				fmt.Fprintln(c.ErrOrStderr(), "not logged in; 'selvedge login https://HUB:8443' adds a hub")
-				return nil
-			}
+			hubs := []loggedIn{}
 			t := &show.Table{Heading: []string{"CURRENT", "NAME", "HUB"}}
 			for _, n := range book.Names() {
 				mark := " "
 				if n == book.Current {
 					mark = "*"
 				}
+				hubs = append(hubs, loggedIn{n, book.Contexts[n].Hub, n == book.Current})
 				t.Add(mark, n, book.Contexts[n].Hub)
 			}
-			return t.Write(c.OutOrStdout(), show.Colours(c.OutOrStdout()))
+			return o.write(c, "login; 'selvedge login https://HUB:8443' adds a hub", hubapi.List[loggedIn]{Items: hubs, Total: len(hubs)}, book.Names(),
+				func() *show.Table { return t })
 		},
 	}
+	o.register(list)
 	change := func(use, short string, do func(*account.Book, string) bool) *cobra.Command {
 		return &cobra.Command{
 			Use: use + " NAME", Short: short, Args: cobra.ExactArgs(1),
@@ -196,7 +205,7 @@ func whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.write(c, who, []string{who.Subject}, func() *show.Table {
+			return o.write(c, "", who, []string{who.Subject}, func() *show.Table {
 				t := &show.Table{}
 				t.Add("Hub", hub.URL())
 				t.Add("Subject", who.Subject)
@@ -211,6 +220,6 @@ func whoamiCommand() *cobra.Command {
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml", "name")
+	o.register(c)
 	return c
 }

@@ -41,27 +41,19 @@ state that Git wants and the one that they run, and when the hub heard of them l
 			if err != nil {
 				return err
 			}
-			if len(l.Items) == 0 {
-				o.empty(c, "nodes")
-			}
-			var names []string
-			for _, n := range l.Items {
-				names = append(names, n.Name)
-			}
-			return o.write(c, l, names, func() *show.Table { return nodeTable(l.Items, o.wide(), time.Now()) })
+			return o.write(c, "nodes", l, names(l.Items, nodeName), func() *show.Table { return nodeTable(l.Items, o.wide(), time.Now()) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "wide", "json", "yaml", "name")
+	o.register(c)
 	q.register(c, &f)
 	q.registerNodes(c)
 	return c
 }
 
+func nodeName(n hubapi.Node) string { return n.Name }
+
 func nodeTable(nodes []hubapi.Node, wide bool, now time.Time) *show.Table {
-	if len(nodes) == 0 {
-		return &show.Table{}
-	}
 	t := &show.Table{Heading: []string{"NAME", "STATUS", "WANTED", "APPLIED", "SEEN", "VERSION"}}
 	if wide {
 		t.Heading = append(t.Heading, "PROVEN", "WORKSPACE", "APPS", "RESTARTS", "LABELS", "WHY")
@@ -73,7 +65,7 @@ func nodeTable(nodes []hubapi.Node, wide bool, now time.Time) *show.Table {
 		}
 		if wide {
 			row = append(row, show.Cell{Text: generation(n.LastGood)}, show.Cell{Text: n.Workspace}, show.Cell{Text: fmt.Sprintf("%d/%d", n.Healthy, n.Apps)},
-				show.Cell{Text: strconv.Itoa(n.Restarts)}, show.Cell{Text: labels(n.Labels)}, show.Cell{Text: show.Short(n.Why, 100)})
+				show.Cell{Text: strconv.Itoa(n.Restarts)}, show.Cell{Text: labels(n.Labels)}, show.Cell{Text: n.Why})
 		}
 		t.Rows = append(t.Rows, row)
 	}

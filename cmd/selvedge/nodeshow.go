@@ -36,13 +36,13 @@ events.`,
 			if err != nil {
 				return err
 			}
-			if o.format != "" {
-				return o.write(c, d, []string{d.Name}, nil)
+			if !o.people() {
+				return o.write(c, "", d, []string{d.Name}, nil)
 			}
 			// the node is worth showing without its events
 			events, err := hub.Events(c.Context(), args[0], recentEvents)
 			w := c.OutOrStdout()
-			if e := describe(w, d, events.Items, time.Now(), show.Colours(w)); e != nil || err == nil {
+			if e := describe(w, d, events.Items, o.wide(), time.Now(), show.Colours(w)); e != nil || err == nil {
 				return e
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "events: %v\n", hubError(err))
@@ -50,12 +50,12 @@ events.`,
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml", "name")
+	o.register(c)
 	return c
 }
 
 // describe prints a node for people.
-func describe(w io.Writer, d hubapi.NodeDetail, events []hubapi.Event, now time.Time, colours bool) error {
+func describe(w io.Writer, d hubapi.NodeDetail, events []hubapi.Event, wide bool, now time.Time, colours bool) error {
 	head := &show.Table{}
 	line := func(name string, value any) {
 		if s, ok := value.(string); !ok || s != "" {
@@ -102,11 +102,11 @@ func describe(w io.Writer, d hubapi.NodeDetail, events []hubapi.Event, now time.
 		return err
 	}
 	if r := d.Report; r != nil {
-		if err := section(w, "Instances", instanceTable(r.Apps, now), colours); err != nil {
+		if err := section(w, "Instances", instanceTable(r.Apps, wide, now), colours); err != nil {
 			return err
 		}
 	}
-	return section(w, "Events", eventTable(oldestFirst(events), now, false), colours)
+	return section(w, "Events", eventTable(oldestFirst(events), false, wide, now), colours)
 }
 
 func section(w io.Writer, title string, t *show.Table, colours bool) error {
@@ -160,17 +160,25 @@ func stateTable(d hubapi.NodeDetail) *show.Table {
 	return t
 }
 
-func instanceTable(apps []wire.App, now time.Time) *show.Table {
-	t := &show.Table{Heading: []string{"APP/CONTAINER", "STATE", "HEALTHY", "RESTARTS", "SINCE", "CPU", "MEMORY", "IMAGE", "PROBLEM"}}
+func instanceTable(apps []wire.App, wide bool, now time.Time) *show.Table {
+	t := &show.Table{Heading: instanceHeading("APP/CONTAINER", wide)}
 	for _, a := range apps {
 		for _, i := range a.Containers {
-			t.Add(append([]any{a.Name + "/" + i.Name}, instanceCells(i, now)...)...)
+			t.Add(append([]any{a.Name + "/" + i.Name}, instanceCells(i, wide, now)...)...)
 		}
 	}
 	return t
 }
 
-func instanceCells(i wire.Instance, now time.Time) []any {
+func instanceHeading(name string, wide bool) []string {
+	h := []string{name, "STATE", "HEALTHY", "RESTARTS", "SINCE", "CPU", "MEMORY", "IMAGE", "PROBLEM"}
+	if wide {
+		h = append(h, "NETWORK IN", "NETWORK OUT", "ID")
+	}
+	return h
+}
+
+func instanceCells(i wire.Instance, wide bool, now time.Time) []any {
 	state := i.State
 	if state == "exited" {
 		state += fmt.Sprintf(" (%d)", i.ExitCode)
@@ -179,11 +187,15 @@ func instanceCells(i wire.Instance, now time.Time) []any {
 	if !i.Healthy {
 		healthy = show.Cell{Text: "no", Colour: show.Red}
 	}
-	cpu, memory := "", ""
+	cpu, memory, in, out := "", "", "", ""
 	if u := i.Usage; u != nil {
-		cpu, memory = show.CPU(u.CPU), show.Bytes(u.Memory)
+		cpu, memory, in, out = show.CPU(u.CPU), show.Bytes(u.Memory), show.Bytes(u.NetRx), show.Bytes(u.NetTx)
 	}
-	return []any{state, healthy, strconv.Itoa(i.Restarts), show.Ago(now, i.Since), cpu, memory, show.Short(i.Image, 72), i.Problem}
+	cells := []any{state, healthy, strconv.Itoa(i.Restarts), show.Ago(now, i.Since), cpu, memory}
+	if wide {
+		return append(cells, i.Image, i.Problem, in, out, i.ID)
+	}
+	return append(cells, show.Short(i.Image, 72), i.Problem)
 }
 
 func remote(r nodestate.Remote) string {

@@ -39,8 +39,8 @@ prints again when something changed; on a terminal in place of what it printed b
 				return err
 			}
 			w := c.OutOrStdout()
-			if o.format != "" {
-				err = o.write(c, s, nil, nil)
+			if !o.people() {
+				err = o.write(c, "", s, []string{s.Platform}, nil)
 			} else {
 				_, err = io.WriteString(w, summary(s, show.Colours(w)))
 			}
@@ -51,7 +51,7 @@ prints again when something changed; on a terminal in place of what it printed b
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	c.Flags().BoolVar(&watch, "watch", false, "go on, live, until interrupted")
 	return c
 }
@@ -136,11 +136,11 @@ func commit(c roster.Commit) string {
 
 func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	w := c.OutOrStdout()
-	redraw := show.Terminal(w) && o.format == ""
+	redraw := show.Terminal(w) && o.people()
 	before := ""
 	draw := func(s hubapi.Summary) error {
-		if o.format != "" {
-			return o.write(c, s, nil, nil)
+		if !o.people() {
+			return o.write(c, "", s, []string{s.Platform}, nil)
 		}
 		text := summary(s, show.Colours(w))
 		if text == before {

@@ -36,11 +36,11 @@ func topNodesCommand() *cobra.Command {
 				return err
 			}
 			slices.SortStableFunc(l.Items, func(a, b hubapi.Node) int { return compareUsage(b.Usage, a.Usage) })
-			return o.write(c, l, nil, func() *show.Table { return topNodes(l.Items) })
+			return o.write(c, "nodes", l, names(l.Items, nodeName), func() *show.Table { return topNodes(l.Items, o.wide()) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	q.register(c, &f)
 	return c
 }
@@ -56,16 +56,17 @@ func topAppsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l, err := hub.Instances(c.Context(), query)
+			instances, err := hub.Instances(c.Context(), query)
 			if err != nil {
 				return err
 			}
-			apps := sumApps(l.Items)
-			return o.write(c, hubapi.List[appUsage]{Items: apps, Total: len(apps)}, nil, func() *show.Table { return topApps(apps) })
+			apps := sumApps(instances.Items)
+			l := hubapi.List[appUsage]{Items: apps, Total: len(apps)}
+			return o.write(c, "apps", l, names(apps, func(a appUsage) string { return a.Name }), func() *show.Table { return topApps(apps) })
 		}),
 	}
 	f.register(c)
-	o.register(c, "json", "yaml")
+	o.register(c)
 	q.register(c, &f)
 	return c
 }
@@ -129,20 +130,27 @@ func compareUsage(a, b *wire.Usage) int {
 	return cmp.Or(cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.Memory, b.Memory))
 }
 
-func topNodes(nodes []hubapi.Node) *show.Table {
+func topNodes(nodes []hubapi.Node, wide bool) *show.Table {
 	t := &show.Table{Heading: []string{"NAME", "CPU", "LOAD", "MEMORY", "MEMORY%", "DISK", "DISK%", "TEMPERATURE"}}
+	if wide {
+		t.Heading = append(t.Heading, "NETWORK IN", "NETWORK OUT", "STATUS", "WORKSPACE")
+	}
 	for _, n := range nodes {
-		u := n.Usage
-		if u == nil {
-			t.Add(n.Name, "", "", "", "", "", "", "")
-			continue
+		row := []any{n.Name, "", "", "", "", "", "", ""}
+		in, out := "", ""
+		if u := n.Usage; u != nil {
+			heat := ""
+			if u.Temperature != nil {
+				heat = strconv.FormatFloat(*u.Temperature, 'f', 0, 64) + " °C"
+			}
+			row = []any{n.Name, show.CPU(u.CPU), strconv.FormatFloat(u.Load, 'f', 2, 64), show.Bytes(u.Memory), percent(u.Memory, u.MemoryLimit),
+				show.Bytes(u.Disk), percent(u.Disk, u.DiskLimit), heat}
+			in, out = show.Bytes(u.NetRx), show.Bytes(u.NetTx)
 		}
-		heat := ""
-		if u.Temperature != nil {
-			heat = strconv.FormatFloat(*u.Temperature, 'f', 0, 64) + " °C"
+		if wide {
+			row = append(row, in, out, readiness(n.Status), n.Workspace)
 		}
-		t.Add(n.Name, show.CPU(u.CPU), strconv.FormatFloat(u.Load, 'f', 2, 64), show.Bytes(u.Memory), percent(u.Memory, u.MemoryLimit),
-			show.Bytes(u.Disk), percent(u.Disk, u.DiskLimit), heat)
+		t.Add(row...)
 	}
 	return t
 }

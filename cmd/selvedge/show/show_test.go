@@ -86,6 +86,22 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestColumns(t *testing.T) {
+	var out strings.Builder
+	var c Columns
+	for _, row := range [][]any{{"a", "", "x"}, {"three\x1b", "b", "y"}, {"ü", Cell{"", Red}, "z"}} {
+		table := &Table{Heading: []string{"NAME", "TO"}}
+		table.Add(row...)
+		c.Fill(table)
+		if err := table.Write(&out, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "a      -    x\nthree\\x1b   b    y\nü           -    z\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
 // TestYAML gives back what JSON would, whatever the strings look like.
 func TestYAML(t *testing.T) {
 	type value struct {

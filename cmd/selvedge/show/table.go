@@ -1,6 +1,8 @@
 package show
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -48,7 +50,10 @@ func (t *Table) Add(cells ...any) {
 	t.Rows = append(t.Rows, row)
 }
 
-const gap = 3 // spaces between columns
+const (
+	gap  = 3   // spaces between columns
+	none = "-" // in an empty cell
+)
 
 // Write writes the table. Empty cells are shown as "-".
 func (t *Table) Write(w io.Writer, colours bool) error {
@@ -66,7 +71,7 @@ func (t *Table) Write(w io.Writer, colours bool) error {
 		for i, c := range r {
 			clean[i] = Cell{Text(c.Text), c.Colour}
 			if c.Text == "" {
-				clean[i].Text = "-"
+				clean[i].Text = none
 			}
 		}
 		rows = append(rows, clean)
@@ -91,6 +96,34 @@ func (t *Table) Write(w io.Writer, colours bool) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Columns makes lines that are printed one by one stand below each other.
+type Columns struct{ width []int }
+
+// maxFilled bounds how far a cell pushes those behind it to the right, for good.
+const maxFilled = 48
+
+// Fill fills the cells of a table up to the widest of all tables so far, but for the last ones
+// of its rows, and takes the heading away.
+func (c *Columns) Fill(t *Table) {
+	widen := func(i int, text string) {
+		if i == len(c.width) {
+			c.width = append(c.width, 0)
+		}
+		c.width[i] = max(c.width[i], min(utf8.RuneCountInString(text), maxFilled))
+	}
+	for i, h := range t.Heading {
+		widen(i, h)
+	}
+	t.Heading = nil
+	for _, r := range t.Rows {
+		for i := range len(r) - 1 {
+			text := cmp.Or(Text(r[i].Text), none)
+			widen(i, text)
+			r[i].Text = fmt.Sprintf("%-*s", c.width[i], text)
+		}
+	}
 }
 
 // Paint puts a colour around text that is clean already.
