@@ -111,6 +111,9 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 		})
 	}
 	_ = g.Wait() // no step returns one
+	if err := c.Context().Err(); err != nil {
+		return err // what came is not all
+	}
 	return exit.Quiet(worst)
 }
 

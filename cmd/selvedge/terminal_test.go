@@ -296,6 +296,8 @@ func TestInterrupted(t *testing.T) {
 		{"begun", interrupted, []string{"exec", "gw-1/shell", "--", "sh", "-c", "echo begun; sleep 1000"}},
 		{"say how", interrupted, []string{"logs", "gw-3/slow"}},
 		{"say how", 0, []string{"logs", "-f", "gw-3/slow"}},
+		{"say how", interrupted, []string{"logs", "gw-2/slow", "gw-3/slow"}},
+		{"say how", 0, []string{"logs", "-f", "gw-2/slow", "gw-3/slow"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			p := at(t, env, 24, 80, c.args...)
