@@ -18,18 +18,29 @@ func appsCommand() *cobra.Command {
 	var q queryFlags
 	var instances bool
 	c := &cobra.Command{
-		Use:   "apps",
-		Short: "List apps and on how many nodes they are healthy",
-		Args:  cobra.NoArgs,
-		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			query, err := q.query()
+		Use:               "apps [APP]",
+		Short:             "List apps and on how many nodes they are healthy",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: first(completeWith(&f, appNames)),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			query, err := q.ofApp(args)
 			if err != nil {
 				return err
 			}
 			if instances {
-				return listInstances(c, hub, query, &o)
+				l, err := hub.Instances(c.Context(), query)
+				if err == nil {
+					err = noApp(args, len(l.Items))
+				}
+				if err != nil {
+					return err
+				}
+				return writeInstances(c, l, &o)
 			}
 			l, err := hub.Apps(c.Context(), query)
+			if err == nil {
+				err = noApp(args, len(l.Items))
+			}
 			if err != nil {
 				return err
 			}
@@ -55,11 +66,7 @@ func appTable(apps []hubapi.App) *show.Table {
 	return t
 }
 
-func listInstances(c *cobra.Command, hub *client.Client, query client.Query, o *output) error {
-	l, err := hub.Instances(c.Context(), query)
-	if err != nil {
-		return err
-	}
+func writeInstances(c *cobra.Command, l hubapi.List[hubapi.Instance], o *output) error {
 	name := func(i hubapi.Instance) string { return i.Node + "/" + i.App + "/" + i.Name }
 	return o.write(c, "instances", l, names(l.Items, name), func() *show.Table {
 		t := &show.Table{Heading: instanceHeading("NODE/APP/CONTAINER", o.wide())}

@@ -84,30 +84,34 @@ func changeShowCommand(use, short string) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.ExactArgs(1),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
-			ch, err := hub.Change(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if !o.people() {
-				return o.write(c, "", ch, []string{ch.Hash}, nil)
-			}
-			w, t := c.OutOrStdout(), &show.Table{}
-			t.Add("Commit", ch.Hash)
-			t.Add("Subject", ch.Subject)
-			t.Add("Author", ch.Author)
-			t.Add("In force", ch.At.Local().Format(time.RFC3339))
-			t.Add("Progress", fmt.Sprintf("%d of %s done, %d failed, %d removed", ch.Done, count(ch.Touched, "node"), ch.Failed, ch.Removed))
-			if err := t.Write(w, show.Colours(w)); err != nil {
-				return err
-			}
-			nodes := &show.Table{Heading: []string{"NODE", "WORKSPACE", "GENERATION", "STATE"}}
-			for _, n := range ch.Nodes {
-				nodes.Add(n.Node, n.Workspace, strconv.FormatInt(n.Generation, 10), n.State)
-			}
-			return section(w, "Nodes", nodes, show.Colours(w))
+			return showChange(c, hub, args[0], &o)
 		}),
 	}
 	f.register(c)
 	o.register(c)
 	return c
+}
+
+func showChange(c *cobra.Command, hub *client.Client, commit string, o *output) error {
+	ch, err := hub.Change(c.Context(), commit)
+	if err != nil {
+		return err
+	}
+	if !o.people() {
+		return o.write(c, "", ch, []string{ch.Hash}, nil)
+	}
+	w, t := c.OutOrStdout(), &show.Table{}
+	t.Add("Commit", ch.Hash)
+	t.Add("Subject", ch.Subject)
+	t.Add("Author", ch.Author)
+	t.Add("In force", ch.At.Local().Format(time.RFC3339))
+	t.Add("Progress", fmt.Sprintf("%d of %s done, %d failed, %d removed", ch.Done, count(ch.Touched, "node"), ch.Failed, ch.Removed))
+	if err := t.Write(w, show.Colours(w)); err != nil {
+		return err
+	}
+	nodes := &show.Table{Heading: []string{"NODE", "WORKSPACE", "GENERATION", "STATE"}}
+	for _, n := range ch.Nodes {
+		nodes.Add(n.Node, n.Workspace, strconv.FormatInt(n.Generation, 10), n.State)
+	}
+	return section(w, "Nodes", nodes, show.Colours(w))
 }

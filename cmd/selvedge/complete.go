@@ -103,6 +103,29 @@ func pendingCodes(ctx context.Context, hub *client.Client, _ string) ([]string, 
 	return names, err
 }
 
+// containerNames completes a container of the app that the first argument of a command names.
+func containerNames(c *cobra.Command) func(context.Context, *client.Client, string) ([]string, error) {
+	return func(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+		node, app, _, ok := client.ParseTarget(c.Flags().Arg(0))
+		if !ok {
+			return nil, nil
+		}
+		d, err := hub.Node(ctx, node)
+		if err != nil || d.Report == nil {
+			return nil, err
+		}
+		var names []string
+		for _, a := range d.Report.Apps {
+			for _, i := range a.Containers {
+				if app == "" || a.Name == app {
+					names = append(names, i.Name)
+				}
+			}
+		}
+		return names, nil
+	}
+}
+
 // targets completes NODE/APP/CONTAINER piece by piece.
 func targets(ctx context.Context, hub *client.Client, begun string) ([]string, error) {
 	node, rest, ok := strings.Cut(begun, "/")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 func execCommand() *cobra.Command {
 	var f hubFlags
 	var stdin, tty bool
+	var name string
 	c := &cobra.Command{
 		Use:   "exec NODE[/APP[/CONTAINER]] -- COMMAND [ARG]…",
 		Short: "Run a command in a container",
@@ -36,12 +38,11 @@ The exit code is that of the command, or 2 or 3 if it could not be run.`,
 		},
 		ValidArgsFunction: first(completeWith(&f, targets)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
-			node, app, container, ok := client.ParseTarget(args[0])
-			if !ok {
-				return exit.Usagef("%q: want NODE/APP or NODE/APP/CONTAINER", args[0])
+			node, app, container, err := target(args[0], name)
+			if err != nil {
+				return err
 			}
 			if app == "" {
-				var err error
 				if app, err = onlyApp(c.Context(), hub, node, ""); err != nil {
 					return err
 				}
@@ -62,8 +63,26 @@ The exit code is that of the command, or 2 or 3 if it could not be run.`,
 	}
 	f.register(c)
 	c.Flags().BoolVarP(&stdin, "stdin", "i", false, "pass standard input on to the command")
+	registerContainer(c, &f, &name)
 	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
 	return c
+}
+
+// target takes NODE[/APP[/CONTAINER]] apart; the container may be given by a flag instead.
+func target(arg, name string) (node, app, container string, err error) {
+	node, app, container, ok := client.ParseTarget(arg)
+	if !ok {
+		return "", "", "", exit.Usagef("%q: want NODE, NODE/APP or NODE/APP/CONTAINER", arg)
+	}
+	if container != "" && name != "" && container != name {
+		return "", "", "", exit.Usagef("give one container, not %q and -c %q", arg, name)
+	}
+	return node, app, cmp.Or(container, name), nil
+}
+
+func registerContainer(c *cobra.Command, f *hubFlags, name *string) {
+	c.Flags().StringVarP(name, "container", "c", "", "this container of the app")
+	complete(c, "container", completeWith(f, containerNames(c)))
 }
 
 func session(c *cobra.Command, hub *client.Client, node string, o client.ExecOptions) (int, error) {

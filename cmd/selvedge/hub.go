@@ -126,6 +126,55 @@ func (q *queryFlags) query() (client.Query, error) {
 	return out, nil
 }
 
+// chosen reports whether flags choose nodes.
+func (q *queryFlags) chosen() bool {
+	return q.Labels != "" || q.Workspace != "" || q.Folder != "" || q.App != "" || q.Condition != "" || q.Search != "" || len(q.status) > 0
+}
+
+// nodes are those that are named, or that flags choose.
+func (q *queryFlags) nodes(ctx context.Context, hub *client.Client, names []string) (hubapi.List[hubapi.Node], error) {
+	if len(names) == 0 {
+		query, err := q.query()
+		if err != nil {
+			return hubapi.List[hubapi.Node]{}, err
+		}
+		return hub.Nodes(ctx, query)
+	}
+	if q.chosen() || q.Limit != 0 || q.Sort != "" {
+		return hubapi.List[hubapi.Node]{}, exit.Usagef("give nodes by name or by flags that choose them, not both")
+	}
+	l := hubapi.List[hubapi.Node]{Total: len(names)}
+	for _, name := range names {
+		d, err := hub.Node(ctx, name)
+		if err != nil {
+			return l, err
+		}
+		l.Items = append(l.Items, d.Node)
+	}
+	return l, nil
+}
+
+// ofApp is the query with the app that an argument names, if there is one.
+func (q *queryFlags) ofApp(args []string) (client.Query, error) {
+	query, err := q.query()
+	if len(args) == 0 || err != nil {
+		return query, err
+	}
+	if query.App != "" && query.App != args[0] {
+		return query, exit.Usagef("give one app, not %q and --app %q", args[0], query.App)
+	}
+	query.App = args[0]
+	return query, nil
+}
+
+// noApp is the answer to who names an app and gets nothing of it.
+func noApp(args []string, found int) error {
+	if len(args) == 0 || found > 0 {
+		return nil
+	}
+	return exit.With(exit.Findings, fmt.Errorf("there is no app %s here, or none that you may see", show.Text(args[0])))
+}
+
 // lost tells people that a stream broke and is taken up again, once for each reason in a row.
 // The prefix names it among several.
 func lost(c *cobra.Command, prefix string) func(error) {

@@ -154,9 +154,13 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	case "POST /nodes/gw-2/restart":
 		problem(w, http.StatusServiceUnavailable, hubapi.ReasonOffline, "node gw-2 is not connected; it was heard of 3m ago")
 	case "GET /apps":
+		if app := r.URL.Query().Get("app"); app != "" && app != "web" {
+			list[hubapi.App](w)
+			return
+		}
 		list(w, hubapi.App{Name: "web", Workspace: "folders/site-a/line-1", Scope: "folders/site-a", Nodes: 2, Healthy: 1})
 	case "GET /instances":
-		if r.URL.Query().Get("labels") == "none=here" {
+		if q := r.URL.Query(); q.Get("labels") == "none=here" || q.Get("app") == "nothing" {
 			list[hubapi.Instance](w)
 			return
 		}
@@ -275,6 +279,9 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 		if q.Get("previous") == "true" {
 			text += "previous"
 		}
+		if name := q.Get("container"); name != "" {
+			text += " of " + name
+		}
 		say(1, text)
 		return
 	}
@@ -345,7 +352,7 @@ func testExec(w http.ResponseWriter, r *http.Request) {
 	code := 0
 	switch command := q["command"]; command[0] {
 	case "echo":
-		say(hubapi.ChannelOut, strings.Join(command[1:], "|")+"\n")
+		say(hubapi.ChannelOut, strings.Join(command[1:], "|")+q.Get("container")+"\n")
 	case "cat":
 		for {
 			kind, b, err := conn.Read(ctx)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ are left out; --raw passes everything on.`,
 	}
 	f.register(c)
 	l.query.register(c, &f)
-	c.Flags().StringVarP(&l.Container, "container", "c", "", "of this container")
+	registerContainer(c, &f, &l.Container)
 	c.Flags().BoolVarP(&l.Follow, "follow", "f", false, "go on, live, until interrupted")
 	c.Flags().StringVar(&l.since, "since", "", "since a duration ago, e.g. 10m, or a time, e.g. 2027-01-31T08:00:00Z")
 	c.Flags().IntVar(&l.tail, "tail", -1, "at most so many lines of the past; 0: none, -1: all")
@@ -140,7 +141,7 @@ func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []strin
 		return nil, err
 	}
 	if len(args) == 0 {
-		if q.Labels == "" && q.Workspace == "" && q.Folder == "" && q.App == "" {
+		if !l.query.chosen() {
 			return nil, exit.Usagef("say whose log: NODE[/APP[/CONTAINER]], or nodes by -l, -w, --folder or --app")
 		}
 		if o.App = q.App; o.App == "" && !o.Agent {
@@ -164,17 +165,15 @@ func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []strin
 	}
 	var out []source
 	for _, a := range args {
-		node, app, container, ok := client.ParseTarget(a)
-		if !ok || app != "" && (o.Agent || q.App != "" && q.App != app) || container != "" && o.Container != "" && o.Container != container {
-			return nil, exit.Usagef("%q: want NODE, NODE/APP or NODE/APP/CONTAINER, and no other app or container besides", a)
+		node, app, container, err := target(a, o.Container)
+		if err != nil {
+			return nil, err
+		}
+		if app != "" && (o.Agent || q.App != "" && q.App != app) {
+			return nil, exit.Usagef("%q names an app; give no other besides, and not --agent", a)
 		}
 		s := source{node, o}
-		if s.options.App = app; app == "" {
-			s.options.App = q.App
-		}
-		if container != "" {
-			s.options.Container = container
-		}
+		s.options.App, s.options.Container = cmp.Or(app, q.App), container
 		if s.options.App == "" && !o.Agent {
 			if s.options.App, err = onlyApp(ctx, hub, node, "; --agent gives the log of its agent"); err != nil {
 				return nil, err

@@ -21,23 +21,15 @@ func nodesCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use:   "nodes",
+		Use:   "nodes [NODE…]",
 		Short: "List nodes and how they do",
 		Long: `nodes lists the nodes that the caller may see: whether they are Ready, the generation of the
-state that Git wants and the one that they run, and when the hub heard of them last.`,
-		Example: "  selvedge nodes -l role=gateway --status NotReady,Unknown\n  selvedge nodes -w folders/plant-a/line-1 -o wide",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("one node is shown by 'selvedge node show %s'; -q finds names by a part", args[0])
-			}
-			return nil
-		},
-		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			query, err := q.query()
-			if err != nil {
-				return err
-			}
-			l, err := hub.Nodes(c.Context(), query)
+state that Git wants and the one that they run, and when the hub heard of them last. All that is
+known of one is shown by 'selvedge node show'.`,
+		Example:           "  selvedge nodes -l role=gateway --status NotReady,Unknown\n  selvedge nodes -w folders/plant-a/line-1 -o wide",
+		ValidArgsFunction: completeWith(&f, nodeNames),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			l, err := q.nodes(c.Context(), hub, args)
 			if err != nil {
 				return err
 			}
@@ -110,11 +102,5 @@ it to a clone of the config repo: the merge of that commit is what lets it in.`,
 	}
 	one := nodeShowCommand("show NODE", "Show all that is known of a node")
 	c.AddCommand(one, nodePendingCommand(), nodeJoinCommand(), nodeApproveCommand(), nodeRejectCommand(), nodeRemoveCommand())
-	return c
-}
-
-func describeCommand() *cobra.Command {
-	c := &cobra.Command{Use: "describe", Short: "Show all that is known of one thing"}
-	c.AddCommand(nodeShowCommand("node NODE", "Show all that is known of a node"), changeShowCommand("change COMMIT", "Show how far a commit got, node by node"))
 	return c
 }

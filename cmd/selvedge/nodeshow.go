@@ -32,26 +32,30 @@ events.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: first(completeWith(&f, nodeNames)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
-			d, err := hub.Node(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if !o.people() {
-				return o.write(c, "", d, []string{d.Name}, nil)
-			}
-			// the node is worth showing without its events
-			events, err := hub.Events(c.Context(), args[0], recentEvents)
-			w := c.OutOrStdout()
-			if e := describe(w, d, events.Items, o.wide(), time.Now(), show.Colours(w)); e != nil || err == nil {
-				return e
-			}
-			fmt.Fprintf(c.ErrOrStderr(), "events: %v\n", hubError(err))
-			return nil
+			return showNode(c, hub, args[0], &o)
 		}),
 	}
 	f.register(c)
 	o.register(c)
 	return c
+}
+
+func showNode(c *cobra.Command, hub *client.Client, name string, o *output) error {
+	d, err := hub.Node(c.Context(), name)
+	if err != nil {
+		return err
+	}
+	if !o.people() {
+		return o.write(c, "", d, []string{d.Name}, nil)
+	}
+	// the node is worth showing without its events
+	events, err := hub.Events(c.Context(), name, recentEvents)
+	w := c.OutOrStdout()
+	if e := describe(w, d, events.Items, o.wide(), time.Now(), show.Colours(w)); e != nil || err == nil {
+		return e
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "events: %v\n", hubError(err))
+	return nil
 }
 
 // describe prints a node for people.

@@ -12,7 +12,7 @@ import (
 // TestFormats asks for every format of all that shows the fleet.
 func TestFormats(t *testing.T) {
 	env := atHub(t)
-	args := map[string][]string{"node show": {"gw-1"}, "describe node": {"gw-1"}, "describe change": {"abc"}}
+	args := map[string][]string{"node show": {"gw-1"}, "describe": {"gw-1"}, "describe node": {"gw-1"}, "describe change": {"abc"}}
 	found := 0
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 
 func restartCommand() *cobra.Command {
 	var f hubFlags
+	var name string
 	c := &cobra.Command{
 		Use:   "restart NODE/APP[/CONTAINER]",
 		Short: "Restart an app on a node, or one container of it",
@@ -22,22 +24,26 @@ remote: restart in its signed state grants it.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: first(completeWith(&f, targets)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
-			node, app, container, ok := client.ParseTarget(args[0])
-			if !ok || app == "" {
+			node, app, container, err := target(args[0], name)
+			if err != nil {
+				return err
+			}
+			if app == "" {
 				return exit.Usagef("%q: want NODE/APP or NODE/APP/CONTAINER", args[0])
 			}
 			patience := time.AfterFunc(3*time.Second, func() {
 				fmt.Fprintf(c.ErrOrStderr(), "waiting for %s: its containers get their time to stop …\n", show.Text(node))
 			})
 			defer patience.Stop()
-			err := hub.Restart(c.Context(), node, hubapi.RestartRequest{App: app, Container: container})
+			err = hub.Restart(c.Context(), node, hubapi.RestartRequest{App: app, Container: container})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "%s restarted\n", show.Text(args[0]))
+			fmt.Fprintf(c.ErrOrStderr(), "%s restarted\n", show.Text(strings.Join(filled(node, app, container), "/")))
 			return nil
 		}),
 	}
 	f.register(c)
+	registerContainer(c, &f, &name)
 	return c
 }

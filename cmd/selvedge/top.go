@@ -25,13 +25,10 @@ func topNodesCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use: "nodes", Aliases: []string{"node"}, Short: "Show what nodes use", Args: cobra.NoArgs,
-		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			query, err := q.query()
-			if err != nil {
-				return err
-			}
-			l, err := hub.Nodes(c.Context(), query)
+		Use: "nodes [NODE…]", Aliases: []string{"node"}, Short: "Show what nodes use",
+		ValidArgsFunction: completeWith(&f, nodeNames),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			l, err := q.nodes(c.Context(), hub, args)
 			if err != nil {
 				return err
 			}
@@ -50,9 +47,10 @@ func topAppsCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use: "apps", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: cobra.NoArgs,
-		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			query, err := q.query()
+		Use: "apps [APP]", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: first(completeWith(&f, appNames)),
+		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+			query, err := q.ofApp(args)
 			if err != nil {
 				return err
 			}
@@ -61,6 +59,9 @@ func topAppsCommand() *cobra.Command {
 				return err
 			}
 			apps := sumApps(instances.Items)
+			if err := noApp(args, len(apps)); err != nil {
+				return err
+			}
 			l := hubapi.List[appUsage]{Items: apps, Total: len(apps)}
 			return o.write(c, "apps", l, names(apps, func(a appUsage) string { return a.Name }), func() *show.Table { return topApps(apps) })
 		}),
