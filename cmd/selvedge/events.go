@@ -95,13 +95,13 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 	if len(past) > 0 {
 		after = past[len(past)-1].ID
 	}
-	return hub.Watch(c.Context(), client.WatchOptions{Node: node, After: after}, func(u hubapi.Update) error {
+	return watch(c, hub, client.WatchOptions{Node: node, After: after}, func(u hubapi.Update) error {
 		e := u.Event
 		if e == nil || node != "" && e.Node != node || known[e.ID] {
 			return nil
 		}
 		return printEvent(*e)
-	}, lost(c, ""))
+	})
 }
 
 func eventID(e hubapi.Event) string { return e.ID }

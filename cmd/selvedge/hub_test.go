@@ -37,6 +37,7 @@ const (
 type standIn struct {
 	mu      sync.Mutex
 	follows int
+	watches int
 	flaky   int // answers 503 so often
 	pending []hubapi.Pending
 }
@@ -301,6 +302,7 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 	say(3, "three")
 }
 
+// watch ends by other rights, and then by the token's end.
 func (h *standIn) watch(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	send := func(kind string, u hubapi.Update) {
@@ -308,11 +310,24 @@ func (h *standIn) watch(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, b)
 		_ = http.NewResponseController(w).Flush()
 	}
-	s := fleetSummary(3)
+	h.mu.Lock()
+	h.watches++
+	first := h.watches%2 == 1
+	h.mu.Unlock()
+	s := fleetSummary(2)
+	if !first {
+		s = fleetSummary(3)
+	}
 	send("summary", hubapi.Update{Summary: &s})
 	for _, id := range []string{"2", "3"} {
-		e := testEvent(id, "RolledBack", "error")
-		send("event", hubapi.Update{Event: &e})
+		if first || r.Header.Get("Last-Event-ID") < id {
+			e := testEvent(id, "RolledBack", "error")
+			send("event", hubapi.Update{Event: &e})
+		}
+	}
+	if first {
+		fmt.Fprintf(w, "event: end\ndata: {\"title\":\"rights changed\",\"status\":403,\"reason\":\"forbidden\",\"detail\":\"what user:ana may see changed in Git; ask again\"}\n\n")
+		return
 	}
 	fmt.Fprintf(w, "event: end\ndata: {\"title\":\"unauthorized\",\"status\":401,\"reason\":\"unauthorized\",\"detail\":\"the token expired\"}\n\n")
 }

@@ -166,10 +166,10 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	if err := draw(s); err != nil {
 		return err
 	}
-	return hub.Watch(c.Context(), client.WatchOptions{}, func(u hubapi.Update) error {
+	return watch(c, hub, client.WatchOptions{}, func(u hubapi.Update) error {
 		if u.Summary != nil {
 			return draw(*u.Summary)
 		}
 		return nil
-	}, lost(c, ""))
+	})
 }
