@@ -3,6 +3,7 @@ package show
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -111,13 +112,13 @@ func TestYAML(t *testing.T) {
 		Empty []string          `json:"empty"`
 		Time  time.Time         `json:"time"`
 	}
-	v := value{Name: "true", Map: map[string]string{"a": "1", "no": "0x10", "x: y": "- z\n# c", "e": "\x1b[2J\u202e\x7f\x00\u0085\u009b\ufeff\U000e0041\\u0041", "t": "2026-01-01"},
+	v := value{Name: "true", Map: map[string]string{"a": "1", "no": "0x10", "x: y": "- z\n# c", "z\u202e": "a\nb", "e": "\x1b[2J\u202e\x7f\x00\u0085\u009b\ufeff\U000e0041\\u0041", "t": "2026-01-01"},
 		List: []any{1.5, true, nil, "null", "~", ""}, Time: time.Unix(0, 0).UTC()}
 	var b bytes.Buffer
 	if err := YAML(&b, v); err != nil {
 		t.Fatal(err)
 	}
-	if strings.ContainsAny(b.String(), "\x1b\x00") || !strings.HasPrefix(b.String(), "name: \"true\"\nmap:\n") {
+	if strings.ContainsFunc(strings.ReplaceAll(b.String(), "\n", ""), hidden) || !strings.HasPrefix(b.String(), "name: \"true\"\nmap:\n") {
 		t.Errorf("%q", b.String())
 	}
 	var back any
@@ -134,6 +135,28 @@ func TestYAML(t *testing.T) {
 	wanted, _ := json.Marshal(want)
 	if !bytes.Equal(got, wanted) {
 		t.Errorf("got %s\nwant %s", got, wanted)
+	}
+}
+
+// TestJSON shows a terminal nothing to act on, and programs every byte.
+func TestJSON(t *testing.T) {
+	v := map[string]string{"a": "\x1b[2J\u202e\x7f\x00\u0085\u009b\ufeff\U000e0041\\u0041\n\tä🙂"}
+	for name, write := range map[string]func(io.Writer, any) error{"JSON": JSON, "Line": Line} {
+		var b bytes.Buffer
+		if err := write(&b, v); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.ReplaceAll(b.String(), "\n", ""); strings.ContainsFunc(text, hidden) || !strings.Contains(text, "ä🙂") {
+			t.Errorf("%s: %q", name, text)
+		}
+		var back map[string]string
+		if err := json.Unmarshal(b.Bytes(), &back); err != nil || back["a"] != v["a"] {
+			t.Errorf("%s: %q %v", name, back, err)
+		}
+	}
+	var line bytes.Buffer
+	if err := Line(&line, v); err != nil || bytes.Count(line.Bytes(), []byte("\n")) != 1 {
+		t.Errorf("%q %v", line.String(), err)
 	}
 }
 

@@ -5,16 +5,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode/utf16"
 
 	"go.yaml.in/yaml/v3"
 )
 
 // JSON writes a value, indented.
-func JSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+func JSON(w io.Writer, v any) error { return writeJSON(w, v, "  ") }
+
+// Line writes a value as one line of JSON.
+func Line(w io.Writer, v any) error { return writeJSON(w, v, "") }
+
+func writeJSON(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	// a terminal may be what reads it
+	_, err := w.Write(escaped(b.Bytes(), func(r rune) string {
+		high, low := utf16.EncodeRune(r)
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	}))
+	return err
 }
 
 // YAML writes a value with the names that it has in JSON.
@@ -26,7 +42,8 @@ func YAML(w io.Writer, v any) error {
 	// JSON is YAML, but for some characters that JSON lets stand: read so, the order of
 	// members stays
 	var n yaml.Node
-	if err := yaml.Unmarshal(escaped(b), &n); err != nil {
+	beyond := func(r rune) string { return fmt.Sprintf(`\U%08x`, r) }
+	if err := yaml.Unmarshal(escaped(b, beyond), &n); err != nil {
 		return err
 	}
 	block(&n)
@@ -36,36 +53,40 @@ func YAML(w io.Writer, v any) error {
 	if err := e.Encode(&n); err != nil {
 		return err
 	}
-	_, err = w.Write(out.Bytes())
+	_, err = w.Write(escaped(out.Bytes(), beyond))
 	return err
 }
 
-// escaped escapes, in the strings of JSON, what YAML does not take as it is.
-func escaped(text []byte) []byte {
+// escaped escapes, in the strings of JSON, what a terminal acts on, and what YAML does not
+// take as it is. Beyond 16 bits the two formats differ.
+func escaped(text []byte, beyond func(rune) string) []byte {
 	if !bytes.ContainsFunc(text, hidden) {
 		return text
 	}
 	var b bytes.Buffer
 	for _, r := range string(text) {
 		switch {
-		case r < 0x80 && r != 0x7f || !hidden(r): // JSON has no others below a space
+		case r < 0x80 && r != 0x7f || !hidden(r): // of others below a space JSON has ends of lines only
 			b.WriteRune(r)
 		case r <= 0xffff:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			fmt.Fprintf(&b, `\U%08x`, r) // YAML's own
+			b.WriteString(beyond(r))
 		}
 	}
 	return b.Bytes()
 }
 
-// block takes the style of JSON away.
+// block takes the style of JSON away, but for quotes around what is to be escaped.
 func block(n *yaml.Node) {
 	if len(n.Content) > 0 {
 		n.Style &^= yaml.FlowStyle
 	}
 	if n.Kind == yaml.ScalarNode {
 		n.Style = 0
+		if strings.ContainsFunc(n.Value, func(r rune) bool { return hidden(r) && r != '\n' }) {
+			n.Style = yaml.DoubleQuotedStyle
+		}
 	}
 	for _, c := range n.Content {
 		block(c)
@@ -127,6 +148,3 @@ func Bytes(n int64) string {
 
 // CPU is processor time in thousandths of a core.
 func CPU(cores float64) string { return fmt.Sprintf("%.0fm", cores*1000) }
-
-// Line writes a value as one line of JSON.
-func Line(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
