@@ -136,28 +136,29 @@ func commit(c roster.Commit) string {
 
 func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	w := c.OutOrStdout()
-	redraw := show.Terminal(w) && o.people()
-	before := ""
+	redraw := show.Movable(w) && o.people()
+	before, rows := "", 0
 	draw := func(s hubapi.Summary) error {
 		if !o.people() {
 			return o.write(c, "", s, []string{s.Platform}, nil)
 		}
 		text := summary(s, show.Colours(w))
-		if text == before {
+		had := rows
+		if redraw {
+			rows = show.Rows(w)
+		}
+		if text == before && rows == had {
 			return nil
 		}
 		before = text
 		switch {
-		case redraw: // home, the text, and what is left of the one before goes
-			text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+		case redraw:
+			text = show.Screen(text, rows)
 		default:
 			text = time.Now().Format(time.RFC3339) + "\n" + text + "\n"
 		}
 		_, err := io.WriteString(w, text)
 		return err
-	}
-	if redraw {
-		fmt.Fprint(w, "\x1b[2J")
 	}
 	s, err := hub.Summary(c.Context())
 	if err != nil {

@@ -98,6 +98,7 @@ type person struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	seen bytes.Buffer
+	all  bytes.Buffer // also of what was waited for
 	more chan struct{}
 }
 
@@ -131,6 +132,7 @@ func at(t *testing.T, env []string, rows, columns uint16, args ...string) *perso
 			}
 			p.mu.Lock()
 			p.seen.Write(b[:n])
+			p.all.Write(b[:n])
 			p.mu.Unlock()
 			select {
 			case p.more <- struct{}{}:
@@ -271,6 +273,29 @@ func TestExecTerminal(t *testing.T) {
 		p.sees("\r\n")
 		p.ends(3)
 	})
+}
+
+// TestWatchOnTerminal stays in its place, and within the terminal.
+func TestWatchOnTerminal(t *testing.T) {
+	env := append(atHub(t), "TERM=xterm")
+	p := at(t, env, 6, 40, "status", "--watch")
+	p.sees("\x1b[H")
+	p.sees("more lines; ")
+	p.sees("\x1b[H")
+	p.sees("2 of 3 nodes run")
+	p.sees("the token expired")
+	p.ends(3)
+
+	p = at(t, append(env, "TERM=dumb"), 6, 40, "status", "--watch")
+	p.sees("1 of 3 nodes run")
+	p.sees("2 of 3 nodes run")
+	p.sees("the token expired")
+	p.ends(3)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if bytes.ContainsRune(p.all.Bytes(), 0x1b) {
+		t.Errorf("a dumb terminal got %q", p.all.String())
+	}
 }
 
 // TestQuestionInterrupted presses Ctrl-C where the command waits for somebody to type.

@@ -103,6 +103,24 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+func TestScreen(t *testing.T) {
+	const start, line, end = "\x1b[?7l\x1b[H", "\x1b[K\n", "\x1b[J\x1b[?7h"
+	for _, c := range []struct {
+		text string
+		rows int
+		want string
+	}{
+		{"a\nb\n", 24, "a" + line + "b" + line},
+		{"a\nb\nc\n", 4, "a" + line + "b" + line + "c" + line},
+		{"a\nb\nc\nd\n", 4, "a" + line + "b" + line + "… 2 more lines; they need a taller window" + line},
+		{"a\nb\nc\n", 0, "a" + line + "b" + line + "c" + line},
+	} {
+		if got := Screen(c.text, c.rows); got != start+c.want+end {
+			t.Errorf("%q in %d rows: %q", c.text, c.rows, got)
+		}
+	}
+}
+
 // TestYAML gives back what JSON would, whatever the strings look like.
 func TestYAML(t *testing.T) {
 	type value struct {

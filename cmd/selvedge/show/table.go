@@ -143,5 +143,5 @@ func Terminal(w any) bool {
 // Colours reports whether w wants them: a terminal, and NO_COLOR (https://no-color.org) is
 // not set.
 func Colours(w any) bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && Terminal(w)
+	return os.Getenv("NO_COLOR") == "" && Movable(w)
 }
