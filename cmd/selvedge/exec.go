@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -100,12 +102,18 @@ func session(c *cobra.Command, hub *client.Client, node string, o client.ExecOpt
 	resize, stop := sizes(ctx, fd)
 	defer stop()
 	s.Resize = resize
+	signal.Ignore(syscall.SIGPIPE) // who reads the output may leave: writing fails then, and the terminal is given back
+	defer signal.Reset(syscall.SIGPIPE)
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return 0, fmt.Errorf("terminal: %w", err)
 	}
 	defer term.Restore(fd, old) // there is nothing else to do about it
-	return hub.Exec(ctx, node, o, s)
+	code, err := hub.Exec(ctx, node, o, s)
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(e, syscall.EPIPE) { // of a file, not of the connection
+		return 128 + int(syscall.SIGPIPE), nil // as without a terminal, and as shells call it
+	}
+	return code, err
 }
 
 // safe keeps a command without a terminal of its own from acting on that of the caller.

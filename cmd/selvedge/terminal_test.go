@@ -105,6 +105,12 @@ type person struct {
 // at starts the command at a terminal of that size.
 func at(t *testing.T, env []string, rows, columns uint16, args ...string) *person {
 	t.Helper()
+	return running(t, env, rows, columns, "selvedge", args...)
+}
+
+// running starts any program there.
+func running(t *testing.T, env []string, rows, columns uint16, program string, args ...string) *person {
+	t.Helper()
 	pty, name, err := console.NewPty()
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +122,7 @@ func at(t *testing.T, env []string, rows, columns uint16, args ...string) *perso
 	}
 	t.Cleanup(func() { p.tty.Close() })
 	p.resize(rows, columns)
-	p.cmd = exec.CommandContext(t.Context(), "selvedge", args...)
+	p.cmd = exec.CommandContext(t.Context(), program, args...)
 	p.cmd.Env = env
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = p.tty, p.tty, p.tty
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -265,6 +271,15 @@ func TestExecTerminal(t *testing.T) {
 					t.Fatal("the terminal was left raw")
 				}
 			})
+		}
+	})
+	t.Run("the reader of the output leaves", func(t *testing.T) {
+		p := running(t, env, 24, 80, "sh", "-c", "selvedge exec -it gw-1/shell -- sh | head -c 1; exit 9")
+		p.sees(">")
+		p.types("echo one\r")
+		p.ends(9)
+		if p.settings().Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) != unix.ICANON|unix.ECHO|unix.ISIG {
+			t.Error("the terminal was left raw")
 		}
 	})
 	t.Run("an error is readable", func(t *testing.T) {
