@@ -83,6 +83,7 @@ func changeShowCommand(use, short string) *cobra.Command {
 	var o output
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		ValidArgsFunction: first(completeWith(&f, commits)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			return showChange(c, hub, args[0], &o)
 		}),

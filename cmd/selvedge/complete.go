@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"maps"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"selvedge/cmd/selvedge/show"
 	"selvedge/reconciler/hub/client"
 )
 
@@ -21,6 +23,9 @@ func complete(c *cobra.Command, flag string, f cobra.CompletionFunc) {
 
 // completionTime is how long a shell waits for names from a hub.
 const completionTime = 1500 * time.Millisecond
+
+// offered is what a shell is handed: nothing in it means anything to a shell, or is an option.
+var offered = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:=,+@-]*$`)
 
 // completeWith completes with names from the hub; when it is away, with nothing.
 func completeWith(f *hubFlags, names func(context.Context, *client.Client, string) ([]string, error)) cobra.CompletionFunc {
@@ -36,9 +41,7 @@ func completeWith(f *hubFlags, names func(context.Context, *client.Client, strin
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		found = slices.DeleteFunc(found, func(s string) bool {
-			return !strings.HasPrefix(s, begun) || s != show.Text(s) || strings.ContainsAny(s, " \t\"'`$\\")
-		})
+		found = slices.DeleteFunc(found, func(s string) bool { return !strings.HasPrefix(s, begun) || !offered.MatchString(s) })
 		slices.Sort(found)
 		directive := cobra.ShellCompDirectiveNoFileComp
 		if len(found) > 0 && strings.HasSuffix(found[0], "/") {
@@ -83,6 +86,47 @@ func workspaces(ctx context.Context, hub *client.Client, _ string) ([]string, er
 		names = append(names, w.Path)
 	}
 	return names, err
+}
+
+// folders are those above the workspaces that the caller sees, and these themselves.
+func folders(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	s, err := hub.Summary(ctx)
+	var names []string
+	for _, w := range s.Workspaces {
+		for dir := w.Path; strings.Contains(dir, "/"); dir = path.Dir(dir) {
+			names = append(names, dir)
+		}
+	}
+	return names, err
+}
+
+// conditions are those that hold somewhere.
+func conditions(ctx context.Context, hub *client.Client, _ string) ([]string, error) {
+	s, err := hub.Summary(ctx)
+	return slices.Collect(maps.Keys(s.Conditions)), err
+}
+
+// labelPairs completes the last term of a selector.
+func labelPairs(ctx context.Context, hub *client.Client, begun string) ([]string, error) {
+	before := begun[:strings.LastIndexByte(begun, ',')+1]
+	l, err := hub.Nodes(ctx, client.Query{Limit: 500})
+	var pairs []string
+	for _, n := range l.Items {
+		for k, v := range n.Labels {
+			pairs = append(pairs, before+k+"="+v)
+		}
+	}
+	return pairs, err
+}
+
+// commits are shortened, as far as nobody typed more.
+func commits(ctx context.Context, hub *client.Client, begun string) ([]string, error) {
+	l, err := hub.Changes(ctx, 100)
+	var hashes []string
+	for _, ch := range l.Items {
+		hashes = append(hashes, ch.Hash[:min(len(ch.Hash), max(12, len(begun)))])
+	}
+	return hashes, err
 }
 
 func guideNames(ctx context.Context, hub *client.Client, _ string) ([]string, error) {

@@ -99,14 +99,17 @@ func (q *queryFlags) register(c *cobra.Command, f *hubFlags) {
 	c.Flags().StringVarP(&q.Workspace, "workspace", "w", "", "of this workspace, e.g. folders/plant-a/line-1")
 	c.Flags().StringVar(&q.Folder, "folder", "", "of this folder and below")
 	c.Flags().StringVar(&q.App, "app", "", "that should run this app")
+	complete(c, "selector", completeWith(f, labelPairs))
+	complete(c, "folder", completeWith(f, folders))
 	complete(c, "app", completeWith(f, appNames))
 	complete(c, "workspace", completeWith(f, workspaces))
 }
 
 // registerNodes adds what only lists of nodes are asked for.
-func (q *queryFlags) registerNodes(c *cobra.Command) {
+func (q *queryFlags) registerNodes(c *cobra.Command, f *hubFlags) {
 	c.Flags().StringSliceVar(&q.status, "status", nil, "Ready, NotReady, Unknown or Waiting; may be given several times")
 	c.Flags().StringVar(&q.Condition, "condition", "", "with this condition, e.g. DiskPressure")
+	complete(c, "condition", completeWith(f, conditions))
 	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in the name")
 	c.Flags().StringVar(&q.Sort, "sort-by", "", "name, workspace, status, cpu, memory, restarts or lastSeen; with - in front backwards")
 	complete(c, "sort-by", cobra.FixedCompletions([]string{"name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"}, cobra.ShellCompDirectiveNoFileComp))

@@ -234,6 +234,7 @@ func (h *standIn) nodes(w http.ResponseWriter, r *http.Request) {
 func fleetSummary(good int) hubapi.Summary {
 	return hubapi.Summary{Platform: "Acme", Seen: roster.Commit{Hash: "abc", Subject: "web 2"}, InForce: roster.Commit{Hash: "abc", Subject: "web 2"},
 		Nodes: 3, Converged: good - 1, Status: map[hubapi.Readiness]int{hubapi.Ready: good - 1, hubapi.NotReady: 3 - good, hubapi.Waiting: 1},
+		Conditions: map[string]int{wire.ConditionRejected: 1, evil: 1},
 		Workspaces: []hubapi.WorkspaceSummary{{Path: "folders/site-a/line-1", Nodes: 2, Converged: good - 1}}}
 }
 

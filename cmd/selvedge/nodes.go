@@ -39,7 +39,7 @@ known of one is shown by 'selvedge node show'.`,
 	f.register(c)
 	o.register(c)
 	q.register(c, &f)
-	q.registerNodes(c)
+	q.registerNodes(c, &f)
 	return c
 }
 
