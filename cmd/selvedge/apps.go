@@ -20,7 +20,7 @@ func appsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "apps [APP]",
 		Short:             "List apps and on how many nodes they are healthy",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              atMostOne("APP"),
 		ValidArgsFunction: first(completeWith(&f, appNames)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			query, err := q.ofApp(args)

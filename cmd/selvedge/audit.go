@@ -23,7 +23,7 @@ func auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "Show who did what, by the hub's audit log",
 		Long:  `audit prints the latest entries of the hub's audit log, oldest first. It takes the role admin.`,
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			if limit < 1 {
 				return exit.Usagef("--limit %d: want at least 1", limit)

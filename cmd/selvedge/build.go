@@ -23,7 +23,7 @@ func buildCommand() *cobra.Command {
 would sign for the same files. With --node it prints one; without, it writes one file a node.
 A workspace with errors is left out, as the reconciler would, and the exit code is 1.`,
 		Example: "  selvedge build --node gw-7\n  selvedge build --rev HEAD~1 --out before/",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne("directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				repo.dir = args[0]

@@ -24,7 +24,7 @@ func changesCommand() *cobra.Command {
 		Long: `changes lists the latest commits in force, newest first: how many nodes each touched, how many
 run it, or something newer, and on how many it failed. 'selvedge describe change COMMIT' shows
 the nodes of one.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			if limit < 1 {
 				return exit.Usagef("--limit %d: want at least 1", limit)
@@ -82,7 +82,7 @@ func changeShowCommand(use, short string) *cobra.Command {
 	var f hubFlags
 	var o output
 	c := &cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		Use: use, Short: short, Args: one("COMMIT"),
 		ValidArgsFunction: first(completeWith(&f, commits)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			return showChange(c, hub, args[0], &o)

@@ -19,7 +19,7 @@ func describeCommand() *cobra.Command {
 		Use:               "describe NODE | node/NODE | change/COMMIT",
 		Short:             "Show all that is known of one thing",
 		Example:           "  selvedge describe gw-7\n  selvedge describe change 1a2b3c4d",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              atMostOne("NODE, node/NODE or change/COMMIT"),
 		ValidArgsFunction: first(completeWith(&f, nodeNames)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {

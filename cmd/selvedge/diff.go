@@ -21,7 +21,7 @@ func diffCommand() *cobra.Command {
 --rev), and lists the nodes whose state differs. Problems of the newer side are printed first;
 it exits 1 if there are errors.`,
 		Example: "  selvedge diff                          # what my uncommitted changes would do\n  selvedge diff --base main --rev HEAD   # what this branch would do",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne("directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				repo.dir = args[0]

@@ -26,7 +26,7 @@ func eventsCommand() *cobra.Command {
 		Short:   "Show what happened on nodes and in the hub",
 		Long:    `events prints the latest events, oldest first. With -f it goes on, live.`,
 		Example: "  selvedge events --node gw-7\n  selvedge events -f",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			if limit < 1 {
 				return exit.Usagef("--limit %d: want at least 1", limit)

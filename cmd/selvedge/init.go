@@ -30,7 +30,7 @@ func initCommand() *cobra.Command {
 		Long: `init writes a small config repo that validates: a platform, a folder, a workspace, and CI files.
 It never overwrites a file. With --upgrade it replaces the copy of the schema in an existing
 repo with the one that this program knows, and touches nothing else.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {

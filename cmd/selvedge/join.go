@@ -38,7 +38,7 @@ lets one node ask, once, and for a short time; the node waits in 'selvedge node 
 line pins the hub's CA and the fingerprint of the first root document: give the one that
 'selvedge keys root show' prints with --root-fingerprint, so that a hub cannot give out another.`,
 		Example:           "  selvedge node join lab-box\n  selvedge node join folders/plant-a/box --count 20 --ttl 8h",
-		Args:              cobra.ExactArgs(1),
+		Args:              one("GUIDE"),
 		ValidArgsFunction: first(completeWith(&f, guideNames)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			r.Guide = args[0]
@@ -100,7 +100,7 @@ func nodePendingCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pending",
 		Short: "List nodes that joined and wait for approval",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			l, err := hub.Pending(c.Context())
 			if err != nil {
@@ -140,7 +140,7 @@ func nodeRejectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "reject CODE…",
 		Short:             "Forget nodes that wait for approval",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              some("CODE"),
 		ValidArgsFunction: completeWith(&f, pendingCodes),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			for _, code := range args {

@@ -37,7 +37,7 @@ func keysGenerateCommand() *cobra.Command {
 		Use:     "generate",
 		Short:   "Make a key pair: NAME.key and NAME.pub",
 		Example: "  selvedge keys generate --out cosign   # the reconciler's signing key\n  selvedge keys generate --out root     # a root key, to be kept offline",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, name := range []string{out + ".key", out + ".pub"} {
 				if _, err := os.Lstat(name); err == nil {

@@ -53,7 +53,7 @@ func rootInitCommand() *cobra.Command {
 		Use:     "init",
 		Short:   "Make the first root document",
 		Example: "  selvedge keys root init --root root.pub --signer cosign.pub --sign-with root.key",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(roots) == 0 || len(signers) == 0 {
 				return exit.Usagef("give at least one --root and one --signer public key")
@@ -96,7 +96,7 @@ func rootRotateCommand() *cobra.Command {
 		Use:     "rotate",
 		Short:   "Make the next root document",
 		Example: "  selvedge keys root rotate --add-signer new.pub --remove-signer cosign.pub --sign-with root.key",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			chain, err := f.chain()
 			if err != nil {
@@ -140,7 +140,7 @@ func rootSignCommand() *cobra.Command {
 		Use:     "sign",
 		Short:   "Add signatures to the draft of a root document",
 		Example: "  selvedge keys root sign --sign-with bob.key",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(f.signWith) == 0 {
 				return exit.Usagef("with which key? --sign-with root.key")
@@ -171,7 +171,7 @@ func rootShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show",
 		Short: "Show the root of trust: fingerprint, root keys, signers",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			chain, err := f.chain()
 			if err != nil {

@@ -33,7 +33,7 @@ it is never an argument, which others on the machine could see.
 
 The variables SELVEDGE_HUB, SELVEDGE_TOKEN and SELVEDGE_CA take the place of a login, as in CI.`,
 		Example: "  selvedge login https://hub.example:8443 --ca sha256:…   # the hub made its own certificate\n  selvedge login https://hub.example --token-file token",
-		Args:    cobra.ExactArgs(1),
+		Args:    one("https://HUB[:PORT]"),
 		RunE: func(c *cobra.Command, args []string) error {
 			a := account.Account{Hub: account.Hub(args[0])}
 			u, err := url.Parse(a.Hub)
@@ -112,7 +112,7 @@ func logoutCommand() *cobra.Command {
 		Short: "Forget a hub and the token for it",
 		Long: `logout removes a hub and its token from this machine. The token stays valid: removing it
 from the config repo, or its expiry, ends that.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			book, err := account.Load()
 			if err != nil {
@@ -140,7 +140,7 @@ func contextCommand() *cobra.Command {
 	c := &cobra.Command{Use: "context", Short: "Choose between hubs that one is logged in at"}
 	var o output
 	list := &cobra.Command{
-		Use: "list", Short: "List hubs that one is logged in at", Args: cobra.NoArgs,
+		Use: "list", Short: "List hubs that one is logged in at", Args: none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			book, err := account.Load()
 			if err != nil {
@@ -163,7 +163,7 @@ func contextCommand() *cobra.Command {
 	o.register(list)
 	change := func(use, short string, do func(*account.Book, string) bool) *cobra.Command {
 		return &cobra.Command{
-			Use: use + " NAME", Short: short, Args: cobra.ExactArgs(1),
+			Use: use + " NAME", Short: short, Args: one("NAME"),
 			ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 				book, err := account.Load()
 				if err != nil {
@@ -199,7 +199,7 @@ func whoamiCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "whoami",
 		Short: "Show whose the token is, and what it may do",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			who, err := hub.Whoami(c.Context())
 			if err != nil {

@@ -22,7 +22,7 @@ func nodeRemoveCommand() *cobra.Command {
 tree, and commits. The merge of that commit revokes the node at once: its connection is closed,
 its pulls are refused. What runs on it goes on until somebody stops it there; to empty a node
 first, merge drain: true. It asks no hub.`,
-		Args: cobra.ExactArgs(1),
+		Args: one("NODE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
 			bench, err := w.open(c.Context())

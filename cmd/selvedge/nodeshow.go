@@ -29,7 +29,7 @@ func nodeShowCommand(use, short string) *cobra.Command {
 		Long: `It prints the node's conditions, the generations that are wanted, pulled, applied and proven
 and what keeps it from the newest, its apps with every container, what it uses, and its latest
 events.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("NODE"),
 		ValidArgsFunction: first(completeWith(&f, nodeNames)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			return showNode(c, hub, args[0], &o)

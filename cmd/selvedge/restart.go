@@ -21,7 +21,7 @@ func restartCommand() *cobra.Command {
 		Short: "Restart an app on a node, or one container of it",
 		Long: `restart asks the node to stop and start the containers of an app. The node does so only if
 remote: restart in its signed state grants it.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("NODE/APP[/CONTAINER]"),
 		ValidArgsFunction: first(completeWith(&f, targets)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			node, app, container, err := target(args[0], name)

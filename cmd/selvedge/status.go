@@ -29,7 +29,7 @@ func statusCommand() *cobra.Command {
 		Long: `status counts the nodes that the caller may see, by state and by workspace, and says which commit
 is in force. It exits 1 unless every node runs the newest state. With --watch it goes on, and
 prints again when something changed; on a terminal in place of what it printed before.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			if watch {
 				return watchStatus(c, hub, &o)

@@ -42,7 +42,7 @@ identity's own, checks the whole working tree and commits that file. It prints t
 standard output: nobody can show it again. The merge of the commit makes it valid; a commit that
 removes the file revokes it.`,
 		Example: "  selvedge token create laptop --identity ana > token && selvedge login https://hub.example:8443 --token-file token\n  selvedge token create ci --identity deployer --role viewer --scope folders/plant-a --expires 30d",
-		Args:    cobra.ExactArgs(1),
+		Args:    one("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
 			if identity == "" {

@@ -47,7 +47,7 @@ func topAppsCommand() *cobra.Command {
 	var o output
 	var q queryFlags
 	c := &cobra.Command{
-		Use: "apps [APP]", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: cobra.MaximumNArgs(1),
+		Use: "apps [APP]", Aliases: []string{"app"}, Short: "Show what apps use on all their nodes together", Args: atMostOne("APP"),
 		ValidArgsFunction: first(completeWith(&f, appNames)),
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 			query, err := q.ofApp(args)

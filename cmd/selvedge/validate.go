@@ -20,7 +20,7 @@ func validateCommand() *cobra.Command {
 		Long: `validate evaluates every workspace, resolves every node, and prints all that is wrong:
 the place, the cause and the next step. It exits 1 if anything would be refused; warnings
 alone exit 0.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				repo.dir = args[0]
