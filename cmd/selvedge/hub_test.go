@@ -269,7 +269,7 @@ func (h *standIn) logs(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusNotFound, hubapi.ReasonNotFound, "there is no app gone"+evil)
 		return
 	case "away":
-		problem(w, http.StatusServiceUnavailable, hubapi.ReasonOffline, "it is not connected")
+		problem(w, http.StatusServiceUnavailable, hubapi.ReasonOffline, strings.Split(r.URL.Path, "/")[4]+" is not connected")
 		return
 	case "slow":
 		say(1, "say how")

@@ -73,6 +73,14 @@ type source struct {
 	options client.LogOptions
 }
 
+// name is what stands before its lines: the node, and what of it where others are of the same.
+func (s source) name(shared map[string]int) string {
+	if shared[s.node] < 2 {
+		return show.Text(s.node)
+	}
+	return show.Text(strings.Join(filled(s.node, s.options.App, s.options.Container), "/"))
+}
+
 func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) error {
 	sources, err := l.sources(c.Context(), hub, args)
 	if err != nil {
@@ -91,22 +99,29 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 			return exit.Usagef("%d logs cannot be followed together, %d at most; select fewer", len(sources), atOnce)
 		}
 	}
+	shared := map[string]int{} // nodes, by how many of the logs are theirs
+	for _, s := range sources {
+		shared[s.node]++
+	}
 	var mu sync.Mutex // of w and of worst
 	worst := exit.OK
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	for _, s := range sources {
 		g.Go(func() error {
-			name := show.Text(s.node)
+			name := s.name(shared)
 			p := &prefixer{mu: &mu, w: w, prefix: name + " | "}
 			err := hub.Logs(c.Context(), s.node, s.options, p, lost(c, name+": "))
 			if e := p.flush(); err == nil {
 				err = e
 			}
 			if err != nil && c.Context().Err() == nil {
+				if !strings.Contains(err.Error(), name) {
+					err = fmt.Errorf("%s: %w", name, err)
+				}
 				mu.Lock()
 				defer mu.Unlock()
-				worst = max(worst, tell(c, fmt.Errorf("%s: %w", s.node, err))) // the others go on
+				worst = max(worst, tell(c, err)) // the others go on
 			}
 			return nil
 		})
