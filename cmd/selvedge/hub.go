@@ -69,7 +69,10 @@ func hubError(err error) error {
 	case hubapi.ReasonInvalid:
 		code = exit.Usage
 	case hubapi.ReasonUnauthorized:
-		text += "; 'selvedge login' with a token that is valid; 'selvedge token create' makes one"
+		if !strings.Contains(text, "token create") { // the hub did not say it
+			text += "; 'selvedge token create' makes one that is valid"
+		}
+		text += "; then 'selvedge login' with it"
 	case hubapi.ReasonForbidden:
 		if p.Needs != "" && !strings.Contains(text, p.Needs) {
 			text += "; it takes the role " + show.Text(p.Needs)
@@ -194,7 +197,7 @@ func watch(c *cobra.Command, hub *client.Client, o client.WatchOptions, update f
 		if client.Reason(err) != hubapi.ReasonForbidden || !begun {
 			return err
 		}
-		fmt.Fprintf(c.ErrOrStderr(), "going on with other rights: %s\n", show.Text(err.Error()))
+		fmt.Fprintln(c.ErrOrStderr(), "what you may see changed in Git; going on with that")
 		select {
 		case <-c.Context().Done():
 			return c.Context().Err()

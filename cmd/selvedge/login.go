@@ -156,7 +156,7 @@ func contextCommand() *cobra.Command {
 				hubs = append(hubs, loggedIn{n, book.Contexts[n].Hub, n == book.Current})
 				t.Add(mark, n, book.Contexts[n].Hub)
 			}
-			return o.write(c, "login; 'selvedge login https://HUB:8443' adds a hub", hubapi.List[loggedIn]{Items: hubs, Total: len(hubs)}, book.Names(),
+			return o.write(c, "hubs; 'selvedge login https://HUB:8443' adds one", hubapi.List[loggedIn]{Items: hubs, Total: len(hubs)}, book.Names(),
 				func() *show.Table { return t })
 		},
 	}
