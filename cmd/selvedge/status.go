@@ -28,7 +28,8 @@ func statusCommand() *cobra.Command {
 		Short: "Tell whether the whole fleet runs what Git says",
 		Long: `status counts the nodes that the caller may see, by state and by workspace, and says which commit
 is in force. It exits 1 unless every node runs the newest state. With --watch it goes on, and
-prints again when something changed; on a terminal in place of what it printed before.`,
+prints again when something changed: on a terminal in place of what it printed before, with -o json
+a line each, with -o yaml a document each.`,
 		Args: none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 			if watch {
@@ -139,7 +140,13 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	redraw := show.Movable(w) && o.people()
 	before, rows := "", 0
 	draw := func(s hubapi.Summary) error {
-		if !o.people() {
+		switch {
+		case o.format == "json":
+			return show.Line(w, s)
+		case o.format == "yaml":
+			fmt.Fprintln(w, "---") // the start of each document
+			fallthrough
+		case !o.people():
 			return o.write(c, "", s, []string{s.Platform}, nil)
 		}
 		text := summary(s, show.Colours(w))
