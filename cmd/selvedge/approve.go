@@ -33,9 +33,9 @@ func nodeApproveCommand() *cobra.Command {
 		Use:   "approve CODE… | approve --all | approve --file FILE",
 		Short: "Commit the files that let waiting nodes in",
 		Long: `approve writes WORKSPACE/node-NAME.cue for each node, with its keys and what its guide in the repo
-says, checks the whole working tree as 'selvedge validate' does, and commits these files and
-nothing else, with your identity, hooks and signature. The merge of that commit lets the nodes in;
-approve pushes only with --push.
+says, checks the commit that it makes as 'selvedge validate' does, and makes it: these files on top
+of HEAD and nothing else, with your identity, hooks and signature. The merge of that commit lets the
+nodes in; approve pushes only with --push.
 
 A name of a node that is in the repo without an identity gives that node its keys. Compare the
 codes with those that the nodes show.
@@ -45,23 +45,19 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 		Example:           "  selvedge node approve 7KQ2-M9XD\n  selvedge node approve 7KQ2-M9XD --name gw-7 --dry-run\n  selvedge node approve --file gw-7.json --name gw-7 --workspace folders/plant-a/line-1",
 		ValidArgsFunction: completeWith(&f, pendingCodes),
 	}
-	byCode := f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
+	var chosen []hubapi.Pending
+	ask := f.run(func(c *cobra.Command, hub *client.Client, args []string) error {
 		if (len(args) == 0) == !all {
 			return exit.Usagef("give codes, or --all; 'selvedge node pending' lists them")
 		}
 		if name != "" && (all || len(args) > 1) {
 			return exit.Usagef("--name is for a single code")
 		}
-		bench, err := w.open(c.Context())
-		if err != nil {
-			return err
-		}
-		defer bench.close()
 		waiting, err := hub.Pending(c.Context())
 		if err != nil {
 			return err
 		}
-		chosen := waiting.Items
+		chosen = waiting.Items
 		if !all {
 			if chosen, err = choose(waiting.Items, args); err != nil {
 				return err
@@ -75,17 +71,20 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 				return exit.With(exit.Findings, fmt.Errorf("%s: the hub names no guide that it joined by; is it a hub?", show.Text(p.Code)))
 			}
 		}
-		return approve(c, bench, chosen, name, workspace)
+		return nil
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if file == "" && guide == "" {
-			return byCode(c, args)
-		}
-		if file == "" || len(args) > 0 || all || name == "" || (workspace == "") == (guide == "") {
+		byFile := file != "" || guide != ""
+		if byFile && (file == "" || len(args) > 0 || all || name == "" || (workspace == "") == (guide == "")) {
 			return exit.Usagef("with --file give --name, and either --workspace or --guide, and no code")
 		}
-		p, err := introduced(file, guide)
-		if err != nil {
+		if byFile {
+			p, err := introduced(file, guide)
+			if err != nil {
+				return err
+			}
+			chosen = []hubapi.Pending{p}
+		} else if err := ask(c, args); err != nil {
 			return err
 		}
 		bench, err := w.open(c.Context())
@@ -93,7 +92,7 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 			return err
 		}
 		defer bench.close()
-		return approve(c, bench, []hubapi.Pending{p}, name, workspace)
+		return approve(c, bench, chosen, name, workspace)
 	}
 	f.register(c)
 	w.register(c)
@@ -220,24 +219,24 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 	places := guidePlaces(f, p)
 	if p.Guide == "" { // by a file: anywhere
 		if src := f.Workspaces[workspace]; src == nil || src.Unit == nil {
-			return nil, fmt.Errorf("%s is no accepted workspace of this clone; 'selvedge validate' tells more", workspace)
+			return nil, fmt.Errorf("%s is no accepted workspace of this clone's HEAD; 'selvedge validate --rev HEAD' tells more", workspace)
 		}
 		places = []string{workspace}
 	}
 	if len(places) == 0 {
 		for ws, src := range f.Workspaces {
 			if src.Unit == nil && (p.Scope == "" || ws == p.Scope || strings.HasPrefix(ws, p.Scope+"/")) {
-				return nil, fmt.Errorf("workspace %s is refused; see 'selvedge validate'", ws)
+				return nil, fmt.Errorf("workspace %s is refused; see 'selvedge validate --rev HEAD'", ws)
 			}
 		}
-		return nil, fmt.Errorf("guide %q at %s is in no accepted workspace of this clone; update the clone", show.Text(p.Guide), cmp.Or(show.Text(p.Scope), "the platform"))
+		return nil, fmt.Errorf("guide %q at %s is in no accepted workspace of this clone's HEAD; update the clone, or commit the guide", show.Text(p.Guide), cmp.Or(show.Text(p.Scope), "the platform"))
 	}
 	for ws, s := range f.Workspaces {
 		if _, ok := s.Entities["node/"+e.name]; !ok {
 			continue
 		}
 		if s.Unit == nil {
-			return nil, fmt.Errorf("node %q is in workspace %s, which is refused; see 'selvedge validate'", e.name, ws)
+			return nil, fmt.Errorf("node %q is in workspace %s, which is refused; see 'selvedge validate --rev HEAD'", e.name, ws)
 		}
 		if n, ok := s.Unit.Node[e.name]; !ok || n.Identity != nil {
 			return nil, fmt.Errorf("node %q is in %s already, with a key; give another --name, or remove that node first", e.name, ws)

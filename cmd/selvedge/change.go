@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -32,31 +31,47 @@ func (f *changeFlags) register(c *cobra.Command) {
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the change, and write nothing")
 }
 
-// workbench is a clone with its present state evaluated.
+// workbench is a clone at its HEAD, evaluated: what is committed is that and the change. Files of
+// the working tree that are not committed count for nothing.
 type workbench struct {
-	flags  *changeFlags
-	clone  clone.Clone
-	root   *os.Root
-	v      *validate.Validator
-	before *rendered
+	flags   *changeFlags
+	clone   clone.Clone
+	release func()
+	tree    validate.Tree
+	head    string
+	v       *validate.Validator
+	before  *rendered
 }
 
-// open evaluates the working tree of a clone.
-func (f *changeFlags) open(ctx context.Context) (*workbench, error) {
+// open evaluates the HEAD of a clone, and keeps other runs from changing it.
+func (f *changeFlags) open(ctx context.Context) (_ *workbench, err error) {
 	dir, err := top(f.dir)
 	if err != nil {
 		return nil, err
 	}
-	w := &workbench{flags: f, clone: clone.Clone{Dir: dir}}
+	w := &workbench{flags: f, clone: clone.Clone{Dir: dir}, v: validator(), release: func() {}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if !f.dryRun {
+		release, err := w.clone.Hold(ctx)
+		if err != nil {
+			return nil, said(err)
+		}
+		w.release = release
+	}
 	if err := w.clone.Ready(ctx); err != nil {
+		return nil, said(err)
+	}
+	if w.head = w.clone.Head(ctx); w.head == "" {
+		return nil, fmt.Errorf("%s has no commit yet; commit what is there first", dir)
+	}
+	if w.tree, _, err = revision(ctx, dir, w.head); err != nil {
 		return nil, err
 	}
-	if w.root, err = os.OpenRoot(dir); err != nil {
-		return nil, err
-	}
-	w.v = validator()
-	if w.before, err = render(ctx, w.v, validate.Dir(w.root), ""); err != nil {
-		w.close()
+	if w.before, err = render(ctx, w.v, w.tree, ""); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -64,8 +79,16 @@ func (f *changeFlags) open(ctx context.Context) (*workbench, error) {
 
 func (w *workbench) close() {
 	_ = w.v.Close()
-	_ = w.root.Close()
+	w.release()
 }
+
+// said makes what Git says fit for a terminal, line by line.
+func said(err error) error { return gitError{err} }
+
+type gitError struct{ err error }
+
+func (e gitError) Error() string { return show.Lines(e.err.Error()) }
+func (e gitError) Unwrap() error { return e.err }
 
 // origins are where an entity is declared, each place once.
 func (w *workbench) origins(entity string) []fleet.Origin {
@@ -80,10 +103,17 @@ func (w *workbench) origins(entity string) []fleet.Origin {
 	return found
 }
 
-// check evaluates the tree with a change in it. Errors that were there before stay the
+// check evaluates the commit that a change would be. Errors that were there before stay the
 // business of others.
 func (w *workbench) check(c *cobra.Command, ch clone.Change) (*rendered, error) {
-	after, err := render(c.Context(), w.v, ch.Tree(w.root), "")
+	tree, err := ch.Tree(w.tree)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.clone.Fits(c.Context(), ch); err != nil {
+		return nil, said(err)
+	}
+	after, err := render(c.Context(), w.v, tree, "")
 	if err != nil {
 		return nil, err
 	}
@@ -114,14 +144,15 @@ func (w *workbench) finish(c *cobra.Command, ch clone.Change, question string) (
 			return false, err
 		}
 	}
+	ch.Onto = w.head
 	hash, err := w.clone.Commit(c.Context(), ch)
 	if err != nil {
-		return false, fmt.Errorf("nothing was committed: %w", err)
+		return false, fmt.Errorf("nothing was committed: %w", said(err))
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "committed %.12s: %s\n", hash, ch.Subject)
 	if w.flags.push {
 		if err := w.clone.Push(c.Context()); err != nil {
-			return true, fmt.Errorf("it is committed, and not pushed: %w", err)
+			return true, fmt.Errorf("it is committed, and not pushed: %w", said(err))
 		}
 		return true, nil
 	}

@@ -18,8 +18,8 @@ func nodeRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Commit the removal of the file that let a node in",
-		Long: `remove deletes the file that 'selvedge node approve' wrote for a node, checks the whole working
-tree, and commits. The merge of that commit revokes the node at once: its connection is closed,
+		Long: `remove deletes the file that 'selvedge node approve' wrote for a node, checks the commit
+that it makes, and makes it. The merge of that commit revokes the node at once: its connection is closed,
 its pulls are refused. What runs on it goes on until somebody stops it there; to empty a node
 first, merge drain: true. It asks no hub.`,
 		Args: one("NODE"),
@@ -38,7 +38,7 @@ first, merge drain: true. It asks no hub.`,
 				}
 				where = o.String()
 				own := path.Join(ws, "node-"+name+".cue")
-				if _, err := bench.root.Lstat(own); err == nil {
+				if _, err := fs.Stat(bench.tree, own); err == nil {
 					file = own
 				} else if !errors.Is(err, fs.ErrNotExist) {
 					return err

@@ -38,7 +38,7 @@ func tokenCreateCommand() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make an API token and commit its hash",
 		Long: `create makes a token for an identity of the config repo, writes its hash into a file beside the
-identity's own, checks the whole working tree and commits that file. It prints the token once, on
+identity's own, checks the commit that it makes, and makes it. It prints the token once, on
 standard output: nobody can show it again. The merge of the commit makes it valid; a commit that
 removes the file revokes it.`,
 		Example: "  selvedge token create laptop --identity ana > token && selvedge login https://hub.example:8443 --token-file token\n  selvedge token create ci --identity deployer --role viewer --scope folders/plant-a --expires 30d",
@@ -61,8 +61,8 @@ removes the file revokes it.`,
 			}
 			defer bench.close()
 			if scope != "" {
-				if fi, err := bench.root.Stat(scope); err != nil || !fi.IsDir() {
-					return exit.Usagef("--scope %q: no such folder or workspace in the repo", scope)
+				if fi, err := fs.Stat(bench.tree, path.Clean(scope)); err != nil || !fi.IsDir() {
+					return exit.Usagef("--scope %q: no such folder or workspace in the repo, as it is committed", scope)
 				}
 			}
 			file, err := tokenFile(bench, identity, name)
@@ -135,7 +135,7 @@ func tokenFile(w *workbench, identity, name string) (string, error) {
 		}
 	}
 	file := path.Join(scope, "token-"+plainName(identity)+"-"+plainName(name)+".cue")
-	if _, err := w.root.Lstat(file); err == nil {
+	if _, err := fs.Stat(w.tree, file); err == nil {
 		return "", exit.With(exit.Findings, fmt.Errorf("%s is there already; choose another name, or remove it first, which revokes that token", file))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err

@@ -28,20 +28,30 @@ type Clone struct {
 type Change struct {
 	Write   map[string][]byte // by path from the root of the config repo; none of them is there yet
 	Remove  []string
+	Onto    string // the commit that it was checked with, as HEAD is then; empty: whichever it is
 	Subject string // of the commit
 	Body    string
 }
 
-// Tree returns the working tree as it would be with the change.
-func (c Change) Tree(root *os.Root) validate.Tree {
-	files := maps.Clone(c.Write)
-	if files == nil {
-		files = map[string][]byte{}
+// Tree returns a tree as it would be with the change.
+func (c Change) Tree(base validate.Tree) (validate.Tree, error) {
+	files := map[string][]byte{}
+	for name, text := range c.Write {
+		if _, err := fs.Stat(base, name); err == nil {
+			return nil, inTheWay(name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		files[name] = text
 	}
 	for _, name := range c.Remove {
 		files[name] = nil
 	}
-	return overlay{validate.Dir(root), files}
+	return overlay{base, files}, nil
+}
+
+func inTheWay(name string) error {
+	return fmt.Errorf("%s is there already, and is not overwritten; look at it, and move it away first", name)
 }
 
 func (c Change) paths() []string {
@@ -50,8 +60,8 @@ func (c Change) paths() []string {
 
 // Ready refuses a clone that is none, or whose index holds other changes.
 func (c Clone) Ready(ctx context.Context) error {
-	if _, err := c.git(ctx, "rev-parse", "--is-inside-work-tree"); err != nil {
-		return fmt.Errorf("%s is no Git working tree: %w; give a clone of the config repo with --repo", c.Dir, err)
+	if err := c.inside(ctx); err != nil {
+		return err
 	}
 	staged, err := c.git(ctx, "diff", "--cached", "--name-only", "-z")
 	if err != nil {
@@ -63,9 +73,83 @@ func (c Clone) Ready(ctx context.Context) error {
 	return nil
 }
 
+func (c Clone) inside(ctx context.Context) error {
+	if _, err := c.git(ctx, "rev-parse", "--is-inside-work-tree"); err != nil {
+		return fmt.Errorf("%s is no Git working tree: %w; give a clone of the config repo with --repo", c.Dir, err)
+	}
+	return nil
+}
+
+// Hold keeps other runs of this program from changing the clone until it is released: what
+// one has checked, no other takes away. It waits a little for one that is at work.
+func (c Clone) Hold(ctx context.Context) (release func(), err error) {
+	if err := c.inside(ctx); err != nil {
+		return nil, err
+	}
+	name, err := c.git(ctx, "rev-parse", "--git-path", "selvedge.lock")
+	if err != nil {
+		return nil, err
+	}
+	if name = strings.TrimRight(name, "\n"); !filepath.IsAbs(name) {
+		name = filepath.Join(c.Dir, name)
+	}
+	f, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o644) // others who share the clone lock it, too
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(holdWait); ; {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(holdWait / 100):
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("another run changes %s now; let it end first (%s: %w)", c.Dir, name, err), f.Close())
+}
+
+// holdWait is for a run that nobody has to answer.
+const holdWait = 10 * time.Second
+
+// Head returns the commit that the clone is at, or "" before the first one.
+func (c Clone) Head(ctx context.Context) string {
+	head, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD")
+	return strings.TrimSpace(head)
+}
+
+// Fits refuses a change that would lose something in the working tree.
+func (c Clone) Fits(ctx context.Context, ch Change) error {
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range slices.Sorted(maps.Keys(ch.Write)) {
+		if _, err := found(root, name, ch.Write[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range ch.Remove {
+		if out, err := c.git(ctx, "status", "--porcelain", "-z", "--", name); err != nil {
+			return err
+		} else if out != "" {
+			return fmt.Errorf("%s has changes that are not committed; commit or drop them first", name)
+		}
+	}
+	return nil
+}
+
 // Commit writes a change and commits it, as a whole or not at all. The change is checked already.
 func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 	if err := c.Ready(ctx); err != nil {
+		return "", err
+	}
+	if err := c.Fits(ctx, ch); err != nil {
 		return "", err
 	}
 	root, err := os.OpenRoot(c.Dir)
@@ -73,20 +157,16 @@ func (c Clone) Commit(ctx context.Context, ch Change) (hash string, err error) {
 		return "", err
 	}
 	defer root.Close()
-	for _, name := range ch.Remove {
-		if out, err := c.git(ctx, "status", "--porcelain", "-z", "--", name); err != nil {
-			return "", err
-		} else if out != "" {
-			return "", fmt.Errorf("%s has changes that are not committed; commit or drop them first", name)
-		}
-	}
 	paths := ch.paths()
-	before, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD") // "" before the first commit
+	before := c.Head(ctx)
+	if ch.Onto != "" && before != ch.Onto {
+		return "", fmt.Errorf("%s is at %.12s now, and the change was checked with %.12s; run it again", c.Dir, before, ch.Onto)
+	}
 	var written []string
 	removed := map[string]content{}
 	undo := func() {
 		ctx := context.WithoutCancel(ctx)
-		if now, _ := c.git(ctx, "rev-parse", "--verify", "--quiet", "HEAD"); now != before {
+		if c.Head(ctx) != before {
 			return // it was committed, and interrupted after that
 		}
 		_, _ = c.git(ctx, append([]string{"reset", "--quiet", "--"}, paths...)...)
@@ -151,16 +231,25 @@ func (c Clone) Push(ctx context.Context) error {
 	return err
 }
 
-// write makes a file that is not there, whole: a reader sees all of it or none. A file of the
-// same content, which an interrupted run left behind, will do.
-func write(root *os.Root, name string, content []byte) (made bool, err error) {
+// found tells whether a file is there with that content, as an interrupted run leaves it behind.
+// With another one it is in the way.
+func found(root *os.Root, name string, content []byte) (bool, error) {
 	old, err := root.ReadFile(name)
 	switch {
-	case err == nil && bytes.Equal(old, content):
-		return true, nil
-	case err == nil:
-		return false, fmt.Errorf("%s is there already; it is not overwritten", name)
-	case !errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !bytes.Equal(old, content):
+		return false, inTheWay(name)
+	}
+	return true, nil
+}
+
+// write makes a file that is not there, whole: a reader sees all of it or none. A file that is
+// found will do, and is not this run's to take away again.
+func write(root *os.Root, name string, content []byte) (made bool, err error) {
+	if there, err := found(root, name, content); there || err != nil {
 		return false, err
 	}
 	tmp := path.Join(path.Dir(name), "."+path.Base(name)+".tmp")

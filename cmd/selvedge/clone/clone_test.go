@@ -206,9 +206,15 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	over := change.Tree(root)
+	over, err := change.Tree(validate.Dir(root))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := over.ReadFile("a/old.cue"); err == nil {
 		t.Error("what is removed is there")
+	}
+	if _, err := (Change{Write: map[string][]byte{"a/kept.cue": nil}}).Tree(validate.Dir(root)); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("over a file: %v", err)
 	}
 	ids := map[string]string{}
 	for _, name := range []string{".", "a", "a/new.cue", "a/kept.cue"} {
@@ -224,5 +230,72 @@ func TestTree(t *testing.T) {
 		if got, err := written.ID(name); err != nil || got != want {
 			t.Errorf("%s: %s before, %s after it was written; %v", name, want, got, err)
 		}
+	}
+}
+
+// TestFoundIsKept: a file that was there before, be it of the same content, is not taken away
+// when the commit fails: another run may have committed it.
+func TestFoundIsKept(t *testing.T) {
+	c := repo(t)
+	ch := Change{Write: map[string][]byte{"a/kept.cue": []byte("package fleet\n")}, Subject: "s"}
+	if _, err := c.Commit(t.Context(), ch); err == nil {
+		t.Error("a commit of nothing")
+	}
+	if got := git(t, c, "status", "--porcelain"); got != "" {
+		t.Error(got)
+	}
+}
+
+// TestOnto refuses to commit on another commit than the one that was checked.
+func TestOnto(t *testing.T) {
+	c := repo(t)
+	ch := change
+	if ch.Onto = c.Head(t.Context()); ch.Onto != git(t, c, "rev-parse", "HEAD") {
+		t.Fatal(ch.Onto)
+	}
+	git(t, c, "commit", "-q", "--allow-empty", "-m", "meanwhile")
+	if _, err := c.Commit(t.Context(), ch); err == nil || !strings.Contains(err.Error(), "run it again") {
+		t.Error(err)
+	}
+	if got := git(t, c, "status", "--porcelain"); got != "" {
+		t.Error(got)
+	}
+	ch.Onto = c.Head(t.Context())
+	if _, err := c.Commit(t.Context(), ch); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHold: one at a time, also from a folder of the clone. A linked working tree has an index, and
+// so a turn, of its own.
+func TestHold(t *testing.T) {
+	c := repo(t)
+	release, err := c.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := (Clone{Dir: filepath.Join(c.Dir, "a")}).Hold(ctx); err == nil {
+		t.Error("two at once")
+	}
+	next := make(chan error)
+	go func() {
+		end, err := c.Hold(t.Context())
+		if err == nil {
+			end()
+		}
+		next <- err
+	}()
+	other := Clone{Dir: filepath.Join(t.TempDir(), "other")}
+	git(t, c, "worktree", "add", "-q", other.Dir)
+	end, err := other.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	release()
+	if err := <-next; err != nil {
+		t.Error(err)
 	}
 }

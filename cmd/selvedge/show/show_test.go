@@ -31,6 +31,12 @@ func TestText(t *testing.T) {
 	}
 }
 
+func TestLines(t *testing.T) {
+	if got := Lines("one\r\n\x1b[2Jtwo\n"); got != "one\n\\x1b[2Jtwo\n" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestFilter(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain äöü 🙂\tx\n":                        "plain äöü 🙂\tx\n",

@@ -37,6 +37,15 @@ func Text(s string) string {
 	return b.String()
 }
 
+// Lines is Text, line by line.
+func Lines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = Text(strings.TrimRight(l, "\r"))
+	}
+	return strings.Join(lines, "\n")
+}
+
 // hidden reports runes that change how others look, or what a terminal does.
 func hidden(r rune) bool {
 	return r == utf8.RuneError || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co)
