@@ -153,7 +153,7 @@ func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, work
 		if err != nil {
 			return exit.With(exit.Findings, fmt.Errorf("%s: %w", show.Text(p.Code), err))
 		}
-		file := path.Join(e.workspace, "node-"+e.name+".cue")
+		file := e.file(w.tree)
 		if other, ok := keys[p.PublicKey]; ok || ch.Write[file] != nil {
 			return exit.With(exit.Findings, fmt.Errorf("%s: another of these nodes has the same key or name (%s)", show.Text(p.Code), cmp.Or(other, e.name)))
 		}

@@ -135,7 +135,11 @@ func (w *workbench) finish(c *cobra.Command, ch clone.Change, question string) (
 			fmt.Fprintf(c.OutOrStdout(), "-- %s --\n%s", name, ch.Write[name])
 		}
 		for _, name := range ch.Remove {
-			fmt.Fprintf(c.OutOrStdout(), "-- %s is removed --\n", name)
+			text, err := w.tree.ReadFile(name)
+			if err != nil {
+				return false, err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "-- %s is removed --\n%s", name, text)
 		}
 		return false, nil
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +24,21 @@ type nodeEntry struct {
 	labels               map[string]string
 	defaults             *fleet.NodeDefaults
 	awaited              bool // it is in the repo already, all but its identity
+}
+
+// nodeFiles are where a node's file may be. The second is for one that awaits its key in the
+// first, where people put it of themselves.
+func nodeFiles(workspace, name string) []string {
+	return []string{path.Join(workspace, "node-"+name+".cue"), path.Join(workspace, "node-"+name+"-identity.cue")}
+}
+
+// file is where the node is written, in a tree.
+func (e *nodeEntry) file(tree fs.FS) string {
+	files := nodeFiles(e.workspace, e.name)
+	if _, err := fs.Stat(tree, files[0]); err == nil && e.awaited {
+		return files[1]
+	}
+	return files[0]
 }
 
 // source is the node's file, in the style of the repo.
