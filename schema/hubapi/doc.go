@@ -191,6 +191,7 @@ type Pending struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	PublicKey string            `json:"publicKey"`
 	Recipient string            `json:"recipient,omitempty"`
+	Proof     wire.JoinProof    `json:"proof"` // that the node itself gave recipient
 	Machine   wire.Machine      `json:"machine"`
 	Address   string            `json:"address"` // it dialed from
 	At        time.Time         `json:"at"`

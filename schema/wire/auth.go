@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"time"
-)
+import "time"
 
 // Paths of the hub that nodes use. Errors are RFC 9457 problems.
 const (
@@ -64,8 +60,7 @@ type JoinRequest struct {
 
 // JoinMessage is what a node signs to join.
 func JoinMessage(hub string, r JoinRequest) []byte {
-	sum := sha256.Sum256([]byte(r.Token))
-	return []byte("selvedge-join-v1\n" + hub + "\n" + hex.EncodeToString(sum[:]) + "\n" + r.PublicKey + "\n" + r.Recipient)
+	return ProofOf(hub, r).message(r.PublicKey, r.Recipient)
 }
 
 // Joined says that the request waits for approval. The node asks for a Token until it gets one.

@@ -133,14 +133,15 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 		problem(w, invalid(what))
 		return
 	}
-	if err := e.verify(q.PublicKey, signature64(q.Signature), func(hub string) []byte { return wire.JoinMessage(hub, q) }); err != nil {
+	var at string // under which of the hub's URLs; the last that was tried
+	if err := e.verify(q.PublicKey, signature64(q.Signature), func(hub string) []byte { at = hub; return wire.JoinMessage(hub, q) }); err != nil {
 		e.rejects.add(r, true, "join", "reason", "signature", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: err.Error()})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), joinTime)
 	defer cancel()
-	code, err := e.join(ctx, q, e.c.Source(r).String())
+	code, err := e.join(ctx, q, wire.ProofOf(at, q), e.c.Source(r).String())
 	var no *refusal
 	switch {
 	case err == nil:
@@ -182,7 +183,7 @@ func malformed(q wire.JoinRequest) string {
 }
 
 // join puts a request among the pending ones and returns its code.
-func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (string, error) {
+func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, proof wire.JoinProof, address string) (string, error) {
 	if !e.ready() { // no guide is known, which is not the token's fault
 		return "", errFleet
 	}
@@ -232,7 +233,7 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, address string) (s
 			return "", err
 		}
 	}
-	code, err := e.propose(ctx, q, t, guide, nodes, address)
+	code, err := e.propose(ctx, q, proof, t, guide, nodes, address)
 	if errors.Is(err, errFull) {
 		t.Key = ""
 		if _, back := mark(ctx, kv, hash, t, revision); back != nil {
@@ -337,11 +338,11 @@ func roomOf(g roster.Guide, nodes int) (room int, ok bool) {
 }
 
 // propose puts a request whose token is good among the pending ones.
-func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, t joinToken, g roster.Guide, nodes int, address string) (string, error) {
+func (e *Enrol) propose(ctx context.Context, q wire.JoinRequest, proof wire.JoinProof, t joinToken, g roster.Guide, nodes int, address string) (string, error) {
 	now := e.c.Now().UTC().Truncate(time.Second)
 	p := request{Token: hashOf(q.Token), Pending: hubapi.Pending{
 		Guide: t.Guide, Scope: g.Scope, Labels: g.Labels, PublicKey: q.PublicKey, Recipient: q.Recipient,
-		Machine: q.Machine, Address: address, At: now, Expires: now.Add(pendingLife),
+		Proof: proof, Machine: q.Machine, Address: address, At: now, Expires: now.Add(pendingLife),
 	}}
 	room, ok := roomOf(g, nodes)
 	if !ok {

@@ -35,6 +35,9 @@ func TestJoinIsApprovedInGit(t *testing.T) {
 		p.PublicKey != n.public || p.Recipient != recipient || p.Machine.Hostname != "box" || p.Address != "192.0.2.1" || p.Expires.Sub(p.At) != pendingLife {
 		t.Errorf("%+v", p)
 	}
+	if err := p.Proof.Check(p.PublicKey, p.Recipient); err != nil || p.Proof.Signature == "" {
+		t.Errorf("%+v: %v", p.Proof, err)
+	}
 	other := w.hub(nil) // another hub of the cluster sees it too
 	for _, hub := range []*Enrol{e, other} {
 		if a := n.token(hub); a.status != 403 || a.problem().Type != wire.ProblemPending || !strings.Contains(a.problem().Detail, code) {
