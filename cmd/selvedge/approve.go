@@ -37,8 +37,11 @@ says, checks the commit that it makes as 'selvedge validate' does, and makes it:
 of HEAD and nothing else, with your identity, hooks and signature. The merge of that commit lets the
 nodes in; approve pushes only with --push.
 
-A name of a node that is in the repo without an identity gives that node its keys. Compare the
-codes with those that the nodes show.
+Compare the public key that it shows, KEY, with the one that the node printed when it joined: only
+that tells that the key is that node's. The code is a name that the hub gave. What the hub tells of
+the node's other key is believed only with the node's signature.
+
+A name of a node that is in the repo without an identity gives that node its keys.
 
 A node that reaches no hub is approved by the file that 'selvedge-edge introduce' wrote there: --file,
 with --name, and with --workspace or --guide. No hub is asked then.`,
@@ -69,6 +72,9 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 		for _, p := range chosen {
 			if p.Guide == "" {
 				return exit.With(exit.Findings, fmt.Errorf("%s: the hub names no guide that it joined by; is it a hub?", show.Text(p.Code)))
+			}
+			if err := p.Proof.Check(p.PublicKey, p.Recipient); err != nil {
+				return exit.With(exit.Findings, fmt.Errorf("%s: %w; the hub may have put in another's: let nobody in by it before that is cleared up, or carry the node's own file ('selvedge-edge introduce')", show.Text(p.Code), err))
 			}
 		}
 		return nil

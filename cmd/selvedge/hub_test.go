@@ -18,7 +18,6 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"selvedge/schema/fleet"
 	"selvedge/schema/hubapi"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
@@ -60,12 +59,7 @@ func atHub(t *testing.T) []string {
 
 // startHub starts one for a script: HUB, CA and CAFILE say where it is.
 func startHub(e *testscript.Env) error {
-	h := &standIn{flaky: 1, pending: []hubapi.Pending{
-		waitingNode("7KQ2-M9XD", "line-7kq2m9xd", "UDCQMFBVXIOZ25ZZXXQBWDDRNTWYFXQHRO7YBZH27NV6NJV6CFDA4TMA"),
-		waitingNode("AAAA-BBBB", "line-aaaabbbb", "UBGQVDIS5RCRELIFEUEOYVXXFQRZWZWIFITZPB2DHAPVVNXHVZ24PTP7"),
-		waitingNode("CCCC-DDDD", "line-ccccdddd", "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"),
-		waitingNode("EEEE-FFFF", "line-\x1b[2J", "not a key\"\nnode: evil: {}"),
-	}}
+	h := &standIn{flaky: 1, pending: waitingNodes()}
 	srv, ca := newHub(h)
 	e.Defer(srv.Close)
 	e.Setenv("HUB", srv.URL)
@@ -80,12 +74,6 @@ func startHub(e *testscript.Env) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(e.WorkDir, "token"), []byte(goodToken+"\n"), 0o600)
-}
-
-func waitingNode(code, name, key string) hubapi.Pending {
-	return hubapi.Pending{Code: code, Name: name, Guide: "folders/site-a/line-1/line-box", Scope: "folders/site-a/line-1", PublicKey: key, Address: "10.0.0.9",
-		Labels: map[string]string{"role": "admin"}, Machine: wire.Machine{Hostname: evil, OS: "Debian 12", Arch: "amd64", CPUs: 4, Memory: 4 << 30},
-		At: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour)}
 }
 
 func problem(w http.ResponseWriter, status int, reason, detail string) {
@@ -401,27 +389,6 @@ func TestConverged(t *testing.T) {
 	} {
 		if got := converged(c.s); got != c.want {
 			t.Errorf("converged(%+v) = %v", c.s, got)
-		}
-	}
-}
-
-// TestHubNamesNodes: a hub that lies puts a node neither under a name that is no guide's, nor
-// in the place that is kept for another.
-func TestHubNamesNodes(t *testing.T) {
-	const ws = "folders/site-a/line-1"
-	unit := &fleet.Unit{AccessGuide: map[string]fleet.AccessGuide{"line-box": {Prefix: "line-"}}, Node: map[string]fleet.Node{"line-awaited": {}}}
-	f := &fleet.Fleet{Workspaces: map[string]*fleet.Source{ws: {Path: ws, Unit: unit, Entities: map[string]fleet.Origin{
-		"accessGuide/line-box": {Scope: ws}, "node/line-awaited": {Scope: ws}}}}}
-	for _, c := range []struct{ said, given, want string }{
-		{"line-7kq2m9xd", "", "line-7kq2m9xd"},
-		{"db-1", "", ""},
-		{"db-1", "db-1", "db-1"},
-		{"line-awaited", "", ""},
-		{"line-awaited", "line-awaited", "line-awaited"},
-	} {
-		e, err := entry(f, waitingNode("7KQ2-M9XD", c.said, "UDCQMFBVXIOZ25ZZXXQBWDDRNTWYFXQHRO7YBZH27NV6NJV6CFDA4TMA"), c.given, "")
-		if (err == nil) != (c.want != "") || err == nil && e.name != c.want {
-			t.Errorf("%+v: %+v %v", c, e, err)
 		}
 	}
 }
