@@ -153,6 +153,7 @@ func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, work
 	ch := clone.Change{Write: map[string][]byte{}}
 	t := &show.Table{Heading: []string{"CODE", "NODE", "WORKSPACE", "MACHINE", "ADDRESS", "KEY"}}
 	var names, body []string
+	var entries []*nodeEntry
 	keys := map[string]string{}
 	for _, p := range chosen {
 		e, err := entry(w.before.fleet, p, name, workspace)
@@ -164,6 +165,10 @@ func approve(c *cobra.Command, w *workbench, chosen []hubapi.Pending, name, work
 			return exit.With(exit.Findings, fmt.Errorf("%s: another of these nodes has the same key or name (%s)", show.Text(p.Code), cmp.Or(other, e.name)))
 		}
 		keys[p.PublicKey] = e.name
+		entries = append(entries, e)
+		if n := guided(w.before.fleet, p.Scope, e.prefix, entries); e.maxNodes > 0 && n > e.maxNodes {
+			return exit.With(exit.Findings, fmt.Errorf("%s: guide %q lets in %d nodes, and this would be number %d; raise its maxNodes, or remove nodes that are gone", show.Text(p.Code), e.guide, e.maxNodes, n))
+		}
 		if ch.Write[file], err = e.source(); err != nil {
 			return err
 		}
@@ -270,8 +275,40 @@ func entry(f *fleet.Fleet, p hubapi.Pending, name, workspace string) (*nodeEntry
 	if name == "" && !strings.HasPrefix(e.name, g.Prefix) {
 		return nil, fmt.Errorf("the hub calls it %q, and names by guide %q begin with %q; give a name with --name", e.name, p.Guide, g.Prefix)
 	}
-	e.labels, e.defaults = g.Labels, g.Defaults
+	if g.MaxNodes > 0 && !strings.HasPrefix(e.name, g.Prefix) {
+		return nil, fmt.Errorf("guide %q lets in %d nodes, which are counted by their names: give one that begins with %q", e.guide, g.MaxNodes, g.Prefix)
+	}
+	e.labels, e.defaults, e.prefix, e.maxNodes = g.Labels, g.Defaults, g.Prefix, g.MaxNodes
 	return e, nil
+}
+
+// guided counts the nodes with a key under a prefix in a scope, as the hub does for a guide, and
+// those of more that are to be let in.
+func guided(f *fleet.Fleet, scope, prefix string, more []*nodeEntry) (n int) {
+	within := func(workspace, name string) bool {
+		return strings.HasPrefix(name, prefix) && (scope == "" || strings.HasPrefix(workspace+"/", scope+"/"))
+	}
+	for ws, s := range f.Workspaces {
+		if s.Unit == nil { // which of them have a key is not known
+			for entity := range s.Entities {
+				if name, ok := strings.CutPrefix(entity, "node/"); ok && within(ws, name) {
+					n++
+				}
+			}
+			continue
+		}
+		for name, node := range s.Unit.Node {
+			if node.Identity != nil && within(ws, name) {
+				n++
+			}
+		}
+	}
+	for _, e := range more {
+		if within(e.workspace, e.name) {
+			n++
+		}
+	}
+	return n
 }
 
 // guidePlaces are the accepted workspaces in which a guide of that scope holds.

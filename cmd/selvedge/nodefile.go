@@ -24,6 +24,8 @@ type nodeEntry struct {
 	labels               map[string]string
 	defaults             *fleet.NodeDefaults
 	awaited              bool // it is in the repo already, all but its identity
+	prefix               string
+	maxNodes             int // under that prefix, in the guide's scope; 0: any number, or its place is kept in the repo
 }
 
 // nodeFiles are where a node's file may be. The second is for one that awaits its key in the
