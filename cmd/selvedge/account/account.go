@@ -1,4 +1,5 @@
-// Package account remembers which hubs a person uses, and with which token.
+// Package account remembers which hubs a person uses, with which token, and which root of trust
+// they named.
 //
 // It is one file, config.json below the user's configuration directory, that nobody else may
 // read. The variables SELVEDGE_HUB, SELVEDGE_TOKEN and SELVEDGE_CA take its place, as in CI.
@@ -34,6 +35,7 @@ type Account struct {
 type Book struct {
 	Current  string             `json:"current"`
 	Contexts map[string]Account `json:"contexts"`
+	Roots    map[string]string  `json:"roots,omitempty"` // by hub: sha256:… of the first root document, as it was seen first
 }
 
 // maxFile bounds what is read.
@@ -125,10 +127,35 @@ func (b *Book) Put(name string, a Account) error {
 	return nil
 }
 
-// Remove forgets an account.
+// Pin remembers a hub's root of trust, if somebody is logged in there, and reports whether that
+// is new.
+func (b *Book) Pin(hub, fingerprint string) bool {
+	if !b.has(hub) || b.Roots[hub] == fingerprint {
+		return false
+	}
+	if b.Roots == nil {
+		b.Roots = map[string]string{}
+	}
+	b.Roots[hub] = fingerprint
+	return true
+}
+
+func (b *Book) has(hub string) bool {
+	for _, a := range b.Contexts {
+		if a.Hub == hub {
+			return true
+		}
+	}
+	return false
+}
+
+// Remove forgets an account, and with the last one of a hub the hub.
 func (b *Book) Remove(name string) bool {
-	_, ok := b.Contexts[name]
+	a, ok := b.Contexts[name]
 	delete(b.Contexts, name)
+	if !b.has(a.Hub) {
+		delete(b.Roots, a.Hub)
+	}
 	if b.Current == name {
 		b.Current = ""
 		if len(b.Contexts) == 1 {

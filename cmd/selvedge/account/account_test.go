@@ -50,6 +50,22 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// TestPin holds a hub's root of trust as long as somebody is logged in there.
+func TestPin(t *testing.T) {
+	b := &Book{Contexts: map[string]Account{"a": {Hub: "https://a"}, "too": {Hub: "https://a"}}}
+	if b.Pin("https://b", "sha256:1") || !b.Pin("https://a", "sha256:1") || b.Pin("https://a", "sha256:1") || !b.Pin("https://a", "sha256:2") {
+		t.Error(b.Roots)
+	}
+	b.Remove("a")
+	if b.Roots["https://a"] != "sha256:2" {
+		t.Error(b.Roots)
+	}
+	b.Remove("too")
+	if len(b.Roots) != 0 {
+		t.Error(b.Roots)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"current":"a","contexts":{"a":{"hub":"https://a","token":"t"}}}`))
 	f.Add([]byte(`{"contexts":null}`))
