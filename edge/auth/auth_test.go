@@ -2,6 +2,8 @@ package auth_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -109,6 +111,32 @@ func TestAnswersThatAreNone(t *testing.T) {
 	h.Unlock()
 	if g, err := c.Token(t.Context()); err != nil || g.For != time.Hour || g.BusFor != time.Hour { // positive control
 		t.Errorf("%+v, %v", g, err)
+	}
+}
+
+// How long a bus token holds is counted from now: one that is newer than a revocation whose clock was
+// ahead is issued in the future.
+func TestLifeOfBusToken(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t)
+	c, public := newClient(t, h)
+	h.Approve(public, "gw-1")
+	at := time.Now()
+	for issued, want := range map[time.Duration]time.Duration{-time.Hour: 24 * time.Hour, 20 * time.Hour: 24 * time.Hour, 1000 * time.Hour: 24 * time.Hour} {
+		claims := fmt.Sprintf(`{"iat":%d,"exp":%d}`, at.Add(issued).Unix(), at.Unix()+24*3600)
+		body, _ := json.Marshal(wire.Token{Node: "gw-1", Bus: "a." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c", Bearer: "b",
+			Now: at.Truncate(time.Second), Expires: at.Add(time.Hour)})
+		h.Lock()
+		h.Before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == wire.PathToken {
+				w.Write(body)
+			}
+			return r.URL.Path == wire.PathToken
+		}
+		h.Unlock()
+		if g, err := c.Token(t.Context()); err != nil || g.BusFor != want {
+			t.Errorf("issued after %v: %v, %v", issued, g.BusFor, err)
+		}
 	}
 }
 

@@ -139,19 +139,24 @@ type Grant struct {
 	BusFor time.Duration
 }
 
-// busLife returns how long a JWT holds by what it says; nothing is believed of it: the hub's
-// bus does not keep a connection longer.
-func busLife(token string) time.Duration {
+// busLife returns how long a JWT holds by what it says and by the hub's clock; nothing is believed
+// of it: the hub's bus does not keep a connection longer. When it was issued does not count: that
+// only tells newer ones from older ones, and may lie in the future.
+func busLife(token string, now time.Time) time.Duration {
 	parts := strings.Split(token, ".")
-	var claims struct{ Iat, Exp int64 }
+	var claims struct{ Exp int64 }
 	if len(parts) != 3 {
 		return 0
 	}
 	b, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || json.Unmarshal(b, &claims) != nil || claims.Iat <= 0 || claims.Exp <= claims.Iat || claims.Exp-claims.Iat > 366*24*3600 {
+	if err != nil || json.Unmarshal(b, &claims) != nil || claims.Exp <= 0 || claims.Exp > 1<<40 {
 		return 0
 	}
-	return time.Duration(claims.Exp-claims.Iat) * time.Second
+	life := time.Unix(claims.Exp, 0).Sub(now)
+	if life < 0 || life > 366*24*time.Hour {
+		return 0
+	}
+	return life
 }
 
 // Token proves who this node is. The error is a *Problem.
@@ -172,7 +177,7 @@ func (c *Client) Token(ctx context.Context) (Grant, error) {
 		}
 		g.Got = time.Now()
 		g.For = min(g.Expires.Sub(g.Token.Now), 24*time.Hour)
-		g.BusFor = max(g.For, busLife(g.Bus))
+		g.BusFor = max(g.For, busLife(g.Bus, g.Token.Now))
 		switch {
 		case !nodestate.ValidNode(g.Node):
 			return g, &Problem{Hub: hub, Err: fmt.Errorf("it calls this node %.80q, which is no node's name", g.Node)}
