@@ -197,7 +197,6 @@ func (b *Bus) NodeToken(node, publicKey string, ttl time.Duration) (string, erro
 	if ttl < time.Second || ttl > maxTTL {
 		return "", fmt.Errorf("bus token for node %q: a life of %v is not between 1s and %v", node, ttl, maxTTL)
 	}
-	afterSecond(func() int64 { return b.revoked.at(publicKey) })
 	u := jwt.NewUserClaims(publicKey)
 	u.Name = node
 	u.Tags.Add(nodeTag)
@@ -209,7 +208,7 @@ func (b *Bus) NodeToken(node, publicKey string, ttl time.Duration) (string, erro
 	u.Limits.Payload = wire.MaxMessage
 	u.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeInProcess}
 	u.Expires = time.Now().Add(ttl).Unix()
-	return u.Encode(b.keys.signer)
+	return issue(u, b.keys.signer, b.revoked.at(publicKey)+1)
 }
 
 // maxTTL bounds a JWT's life; a revocation is kept as long.

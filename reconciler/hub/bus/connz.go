@@ -57,9 +57,10 @@ func (p *presence) countAll(ctx context.Context) {
 		for offset := 0; ; {
 			for _, c := range page.Data.Connections {
 				id := connID{page.Server.ID, c.ID}
-				if node, key, ok := claimsOf(c.JWT); ok {
+				if n, ok := claimsOf(c.JWT); ok {
 					found[id] = true
-					p.add(id, connection{node: node, key: key, start: c.Start}, false)
+					n.start = c.Start
+					p.add(id, n, false)
 				}
 			}
 			offset += connzPage - connzOverlap

@@ -1,16 +1,20 @@
 package bus
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+	"github.com/nats-io/nuid"
 
 	"selvedge/internal/atomicfile"
 )
@@ -157,7 +161,7 @@ func makeKeys() ([]byte, error) {
 }
 
 // own authenticates a connection of the hub itself, in the fleet's account or the system's.
-// Its key lives as long as the process; revoked tells when all JWTs were revoked, for a newer one.
+// Its key lives as long as the process; revoked tells of when all JWTs are revoked, for a newer one.
 func (k *keys) own(name string, system bool, revoked func(key string) int64) (nats.Option, error) {
 	kp, err := nkeys.CreateUser()
 	if err != nil {
@@ -173,8 +177,31 @@ func (k *keys) own(name string, system bool, revoked func(key string) int64) (na
 		if system {
 			return u.Encode(k.system)
 		}
-		afterSecond(func() int64 { return revoked(id) })
 		u.IssuerAccount = k.accountID
-		return u.Encode(k.signer)
+		return issue(u, k.signer, revoked(id)+1)
 	}, kp.Sign), nil
+}
+
+// issue signs claims as issued now, or at that Unix time if it is later. Servers compare only
+// when things were issued, with each other: a clock that was wrong, or is, must not make what
+// is newer look older.
+func issue(c jwt.Claims, by nkeys.KeyPair, atLeast int64) (string, error) {
+	text, err := c.Encode(by) // fills in all that the library wants, and its own idea of now
+	if err != nil {
+		return "", err
+	}
+	data := c.Claims()
+	data.IssuedAt = max(time.Now().Unix(), atLeast)
+	data.ID = nuid.Next() // the library's is the same for all of a second
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	header, _, _ := strings.Cut(text, ".")
+	text = header + "." + base64.RawURLEncoding.EncodeToString(payload)
+	signature, err := by.Sign([]byte(text))
+	if err != nil {
+		return "", err
+	}
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature), nil
 }

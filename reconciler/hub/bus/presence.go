@@ -39,6 +39,7 @@ type connID struct {
 // connection is one of a node.
 type connection struct {
 	node, key string
+	issued    int64 // its JWT, Unix time
 	start     time.Time
 	missed    int       // times that it was not found
 	doubt     time.Time // since when Git does not list it
@@ -76,6 +77,22 @@ func (p *presence) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.nodes)
+}
+
+// issued returns of each key when the newest JWT was issued with which it is connected, or 0.
+func (p *presence) issued(keys []string) map[string]int64 {
+	out := make(map[string]int64, len(keys))
+	for _, k := range keys {
+		out[k] = 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		if newest, asked := out[c.key]; asked {
+			out[c.key] = max(newest, c.issued)
+		}
+	}
+	return out
 }
 
 // current returns a node's newest connection.
@@ -131,26 +148,27 @@ func (b *Bus) listen(ctx context.Context, l *links) error {
 }
 
 // claimsOf reads what a server has checked.
-func claimsOf(token string) (node, key string, ok bool) {
+func claimsOf(token string) (c connection, ok bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return "", "", false
+		return c, false
 	}
 	data, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return "", "", false
+		return c, false
 	}
-	var c struct {
+	var u struct {
 		Sub  string `json:"sub"`
 		Name string `json:"name"`
+		Iat  int64  `json:"iat"`
 		Nats struct {
 			Tags []string `json:"tags"`
 		} `json:"nats"`
 	}
-	if json.Unmarshal(data, &c) != nil || !slices.Contains(c.Nats.Tags, nodeTag) || !nodestate.ValidNode(c.Name) {
-		return "", "", false
+	if json.Unmarshal(data, &u) != nil || !slices.Contains(u.Nats.Tags, nodeTag) || !nodestate.ValidNode(u.Name) {
+		return c, false
 	}
-	return c.Name, c.Sub, true
+	return connection{node: u.Name, key: u.Sub, issued: u.Iat}, true
 }
 
 // nodeTag tells users that are nodes from hubs.
@@ -173,8 +191,9 @@ func (p *presence) connectEvent(m *nats.Msg) {
 	if json.Unmarshal(m.Data, &e) != nil {
 		return
 	}
-	if node, key, ok := claimsOf(e.Client.JWT); ok {
-		p.add(connID{e.Server.ID, e.Client.ID}, connection{node: node, key: key, start: e.Client.Start}, true)
+	if c, ok := claimsOf(e.Client.JWT); ok {
+		c.start = e.Client.Start
+		p.add(connID{e.Server.ID, e.Client.ID}, c, true)
 	}
 }
 

@@ -18,13 +18,21 @@ import (
 // JWTs so far are revoked, and nodes fetch new ones.
 const maxRevoked = 8000
 
+// revokedAhead is how far ahead of the clock a revocation is stamped: clocks of hubs may be wrong
+// by a time zone, or have been when they issued JWTs.
+const revokedAhead = 24 * time.Hour
+
 // revoked is what this hub knows to be revoked: key → Unix time. JWTs that are not newer are
 // refused. The truth is the account's JWT at the servers, which other hubs change, too.
+//
+// Stamps count like a clock that never goes back: a JWT is issued after all that was revoked
+// (issue), and a revocation lies after all that can have been issued.
 type revoked struct {
 	update sync.Mutex // one change at a time
 
-	mu   sync.Mutex
-	keys map[string]int64
+	mu      sync.Mutex
+	keys    map[string]int64
+	account int64 // when the newest JWT of the account that was seen was issued
 }
 
 func (r *revoked) init() { r.keys = map[string]int64{} }
@@ -34,6 +42,26 @@ func (r *revoked) at(key string) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return max(r.keys[key], r.keys[jwt.All])
+}
+
+// stamp revokes keys as of that time at least: after the newest JWT of each that is known to be in
+// use, and after one that a hub issued because of the revocation before.
+func (r *revoked) stamp(at int64, issued map[string]int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, newest := range issued {
+		r.keys[k] = max(at, newest, max(r.keys[k], r.keys[jwt.All])+1)
+	}
+}
+
+// learn takes over what an account's JWT tells.
+func (r *revoked) learn(a *jwt.AccountClaims) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.account = max(r.account, a.IssuedAt)
+	for k, t := range a.Revocations {
+		r.keys[k] = max(r.keys[k], t)
+	}
 }
 
 // Revoke drops the connections of these keys, on all servers, and refuses the JWTs that they
@@ -47,12 +75,7 @@ func (b *Bus) Revoke(ctx context.Context, publicKeys ...string) error {
 			return fmt.Errorf("revoke: %q is no public key of a node (U…)", k)
 		}
 	}
-	b.revoked.mu.Lock()
-	now := time.Now().Unix()
-	for _, k := range publicKeys {
-		b.revoked.keys[k] = now
-	}
-	b.revoked.mu.Unlock()
+	b.revoked.stamp(time.Now().Add(revokedAhead).Unix(), b.presence.issued(publicKeys))
 	b.count.revocations.Add(int64(len(publicKeys)))
 	nc := b.sys()
 	if nc == nil {
@@ -84,15 +107,16 @@ func (b *Bus) otherRevoked(m *nats.Msg) {
 	if err != nil || a.Subject != b.keys.accountID || a.Issuer != b.keys.operatorID {
 		return
 	}
-	b.revoked.mu.Lock()
-	defer b.revoked.mu.Unlock()
-	mergeRevoked(b.revoked.keys, a.Revocations)
+	b.revoked.learn(a)
 }
 
-func mergeRevoked(into, from map[string]int64) {
-	for k, t := range from {
-		into[k] = max(into[k], t)
+// learnRevoked takes over what the servers hold.
+func (b *Bus) learnRevoked(ctx context.Context, nc *nats.Conn) error {
+	a, err := b.lookup(ctx, nc)
+	if err == nil {
+		b.revoked.learn(a)
 	}
+	return err
 }
 
 // pushRevoked joins ours and theirs, and writes if theirs lacks something, or always.
@@ -103,16 +127,17 @@ func (b *Bus) pushRevoked(ctx context.Context, nc *nats.Conn, always bool) error
 	if err != nil {
 		return err
 	}
+	b.revoked.learn(a)
 	b.revoked.mu.Lock()
-	mergeRevoked(b.revoked.keys, a.Revocations)
 	prune(b.revoked.keys, time.Now())
-	want := maps.Clone(b.revoked.keys)
+	want, newest := maps.Clone(b.revoked.keys), b.revoked.account
 	b.revoked.mu.Unlock()
 	if !always && maps.Equal(want, a.Revocations) {
 		return nil
 	}
 	a.Revocations = want
-	text, err := a.Encode(b.keys.operator)
+	// servers that differ keep the one that was issued later
+	text, err := issue(a, b.keys.operator, newest+1)
 	if err != nil {
 		return err
 	}
@@ -176,12 +201,4 @@ func askServer(ctx context.Context, nc *nats.Conn, subject string, data []byte) 
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
 	return nc.RequestWithContext(ctx, subject, data)
-}
-
-// afterSecond waits until the second of a revocation is over: a JWT counts in whole seconds,
-// and is refused if it is not newer.
-func afterSecond(revoked func() int64) {
-	for wait := 0; revoked() >= time.Now().Unix() && wait < 3; wait++ {
-		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 5*time.Millisecond)))
-	}
 }

@@ -106,6 +106,126 @@ func TestRevokeOfTwoHubs(t *testing.T) {
 	}
 }
 
+// issuedAt gives a node a JWT of a hub whose clock is ahead.
+func (n *node) issuedAt(t *testing.T, h *hub, at time.Time) {
+	t.Helper()
+	c, err := jwt.DecodeUserClaims(n.jwt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.jwt, err = issue(c, h.keys.signer, at.Unix()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRevokeOfWrongClock: what a hub issued while its clock was ahead is revoked all the same.
+func TestRevokeOfWrongClock(t *testing.T) {
+	h := start(t, Config{})
+	// connected: whatever the clock was
+	a := newNode(t, h.Bus, "a")
+	a.issuedAt(t, h, time.Now().AddDate(1, 0, 0))
+	if err := a.connect(t, h); err != nil {
+		t.Fatal(err)
+	}
+	h.untilThere(t, "a", true)
+	drain(a.dropped)
+	// not connected: wrong by hours
+	b := newNode(t, h.Bus, "b")
+	b.issuedAt(t, h, time.Now().Add(14*time.Hour))
+	if err := h.Revoke(t.Context(), a.key, b.key); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the connection's end", a.dropped)
+	wait(t, "a refusal of the old JWT", a.errs)
+	if err := b.connect(t, h); err == nil {
+		t.Error("b is let in")
+	}
+	// another hub listed the key again, gave it a JWT, and now Git does not list it again
+	b.renew(t, h.Bus)
+	if err := h.Revoke(t.Context(), b.key); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.connect(t, h); err == nil {
+		t.Error("b is let in with what the revocation before brought about")
+	}
+}
+
+// TestWrongClockConnectsLate: what is ahead by more than revocations are shows when it connects.
+func TestWrongClockConnectsLate(t *testing.T) {
+	var out atomic.Bool
+	h := start(t, Config{Allowed: func(string, string) bool { return !out.Load() }})
+	n := newNode(t, h.Bus, "a")
+	n.issuedAt(t, h, time.Now().AddDate(1, 0, 0))
+	out.Store(true)
+	if err := h.Revoke(t.Context(), n.key); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.connect(t, h); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the connection's end", n.dropped)
+	wait(t, "a refusal of the JWT", n.errs)
+}
+
+// TestRevokedInTheFuture: who revokes with a clock that is ahead locks nobody out who may come back.
+func TestRevokedInTheFuture(t *testing.T) {
+	for what, all := range map[string]bool{"its key": false, "all": true} {
+		t.Run(what, func(t *testing.T) {
+			c := Config{Dir: t.TempDir()}
+			h := start(t, c)
+			n := join(t, h, "a")
+			key := n.key
+			if all {
+				key = jwt.All
+			}
+			h.revoked.learn(&jwt.AccountClaims{Account: jwt.Account{Revocations: jwt.RevocationList{key: time.Now().AddDate(1, 0, 0).Unix()}}})
+			if err := h.pushRevoked(t.Context(), h.sys(), true); err != nil {
+				t.Fatal(err)
+			}
+			wait(t, "the connection's end", n.dropped)
+			n.renew(t, h.Bus)
+			wait(t, "the way back", n.back)
+			h.stop()
+			h = start(t, c)
+			n = newNode(t, h.Bus, "b")
+			if err := n.connect(t, h); err != nil {
+				t.Error("after a restart:", err)
+			}
+			poll(t, "its status", func() bool { // the hub's own connections are there, too
+				n.Publish(wire.StatusSubject("b"), []byte("x"))
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				return len(h.statuses["b"]) > 0
+			})
+		})
+	}
+}
+
+// TestAccountsAreNewer: among servers that differ the one that was issued later wins, so each
+// that is written is newer than those before, whatever the clocks are.
+func TestAccountsAreNewer(t *testing.T) {
+	h := start(t, Config{})
+	acc, err := h.lookup(t.Context(), h.sys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := issue(acc, h.keys.operator, time.Now().Add(time.Hour).Unix())
+	if _, err := askServer(t.Context(), h.sys(), claimsUpdate, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	last := acc
+	for _, name := range []string{"a", "b"} {
+		if err := h.Revoke(t.Context(), newNode(t, h.Bus, name).key); err != nil {
+			t.Fatal(err)
+		}
+		now, err := h.lookup(t.Context(), h.sys())
+		if err != nil || now.IssuedAt <= last.IssuedAt || now.ID == last.ID {
+			t.Fatal("not newer:", now.IssuedAt, now.ID, last.IssuedAt, last.ID, err)
+		}
+		last = now
+	}
+}
+
 // TestRevokedBeforeStart: a hub that learns of it before its server runs lets nobody in meanwhile.
 func TestRevokedBeforeStart(t *testing.T) {
 	c := Config{Dir: t.TempDir()}

@@ -92,6 +92,9 @@ func (b *Bus) connect(ctx context.Context) (*links, error) {
 			}
 			break
 		}
+		if err == nil && c.sys {
+			err = b.learnRevoked(ctx, l.sys) // if all JWTs are revoked, the other two need newer ones
+		}
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("connect to the bus: %w", err)
