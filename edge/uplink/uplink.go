@@ -302,7 +302,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 				u.mu.Unlock()
 			}
 			return g.Bus, err
-		}, u.cfg.Sign),
+		}, u.signNonce),
 		nats.ProxyPath(wire.PathBus),
 		nats.CustomInboxPrefix(wire.InboxPrefix(u.cfg.Node)),
 		nats.RetryOnFailedConnect(true),
@@ -327,6 +327,19 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		opts = append(opts, nats.Secure(u.cfg.Auth.TLS())) // not shared with HTTP, which would offer h2
 	}
 	return opts
+}
+
+// busNonce is what servers of a bus give to be signed. All else that a node's key signs has more
+// than one line.
+var busNonce = regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`)
+
+// signNonce signs what proves to a bus that this is the node. Whoever answers chooses it, and must
+// not get a signature with which to be this node elsewhere.
+func (u *Uplink) signNonce(nonce []byte) ([]byte, error) {
+	if !busNonce.Match(nonce) {
+		return nil, errors.New("what its bus wants signed is no nonce; nothing was signed")
+	}
+	return u.cfg.Sign(nonce)
 }
 
 func (u *Uplink) connected(conn *nats.Conn) {
