@@ -120,6 +120,7 @@ func (r *Reconciler) steps() []step {
 		{"resolve", r.resolve},
 		{"revoke", r.revoke},
 		{"trust", func(_ context.Context, p *pass) error { return p.untrusted }},
+		{"allow", r.allow},
 		{"publish", r.publish},
 		{"accept", r.accept},
 		{"announce", r.announce},

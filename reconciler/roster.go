@@ -155,6 +155,31 @@ type access struct {
 	guides     map[string]roster.Guide
 }
 
+// allow tells, before any state is published, which images the new ones need: nodes may have
+// them at once, and keep what they run until it is announced.
+func (r *Reconciler) allow(_ context.Context, p *pass) error {
+	if r.cfg.Feed == nil {
+		return nil
+	}
+	e := roster.Event{Nodes: map[string]roster.Node{}, Trust: r.told.trust}
+	for name, t := range r.told.nodes {
+		images := t.Images
+		for _, image := range p.result.Nodes[name].Images {
+			if !slices.Contains(images, image) {
+				images = append(slices.Clip(images), image)
+			}
+		}
+		if len(images) > len(t.Images) {
+			t.Images = images
+			e.Nodes[name] = t
+		}
+	}
+	if len(e.Nodes) == 0 {
+		return nil
+	}
+	return r.tell(e, false)
+}
+
 // announce tells what a pass has put in force.
 func (r *Reconciler) announce(_ context.Context, p *pass) error {
 	if r.cfg.Feed == nil {

@@ -2,6 +2,7 @@ package reconciler_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -257,6 +258,51 @@ func TestRosterRevokesFirst(t *testing.T) {
 		second.Fleet.InForce.Subject != "two" || len(second.Changes) != 1 {
 		t.Errorf("then: %+v", second)
 	}
+}
+
+// TestRosterAllowsFirst holds that hubs give a node the images of a state from when it can have that
+// state, and those of the state before until then.
+func TestRosterAllowsFirst(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	const image = "registry.example/web@sha256:000000000000000000000000000000000000000000000000000000000000000"
+	with := func(n string) string { return strings.Replace(app("one"), image+"1", image+n, 1) }
+	w.push("one", nil)
+	w.once()
+	before := w.generations()
+	images := func(name string, want ...string) {
+		t.Helper()
+		got := w.told().Nodes[name].Images
+		for i := range want {
+			want[i] = image + want[i]
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%s may have %v, want %v", name, got, want)
+		}
+	}
+	broken := errors.New("the store is full")
+	w.put = func() error {
+		images("gw-1", "1", "2")
+		if n := w.told().Nodes["gw-1"]; n.Generation != before["gw-1"] {
+			t.Errorf("announced before it is published: %+v", n)
+		}
+		return broken
+	}
+	w.start()
+	w.push("two", map[string]string{app1: with("2")})
+	if err := w.r.Once(t.Context()); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	images("gw-1", "1", "2")
+	// it is taken back before anything of it was published
+	w.push("one again", map[string]string{app1: app("one")})
+	w.once()
+	images("gw-1", "1")
+	broken = nil
+	w.push("two again", map[string]string{app1: with("2")})
+	w.once()
+	images("gw-1", "2")
+	images("gw-3", "1")
 }
 
 // TestRosterRevokesWithoutTrust holds that who is put out is put out also while nothing may be

@@ -27,6 +27,7 @@ import (
 	"selvedge/reconciler/trustdir"
 	"selvedge/reconciler/validate"
 	"selvedge/schema"
+	"selvedge/schema/nodestate"
 	"selvedge/schema/trust"
 	"selvedge/test/asnode"
 	"selvedge/test/env"
@@ -56,6 +57,7 @@ type world struct {
 
 	store  *publish.Store
 	pub    reconciler.Publisher
+	put    func() error // before the embedded store publishes
 	v      *validate.Validator
 	feed   *feed.Feed
 	r      *reconciler.Reconciler
@@ -220,6 +222,9 @@ func (w *world) start() *reconciler.Reconciler {
 		store, err := publish.Open(publish.Config{Path: filepath.Join(w.data, "states.db")})
 		w.must(err)
 		w.store, pub = store, store
+		if w.put != nil {
+			pub = failing{store, w.put}
+		}
 	}
 	var err error
 	w.feed, err = feed.Open(feed.Config{Path: filepath.Join(w.data, "roster.db"), Log: quiet()})
@@ -232,6 +237,19 @@ func (w *world) start() *reconciler.Reconciler {
 	})
 	w.Cleanup(w.stop)
 	return w.r
+}
+
+// failing is a store that may fail to publish.
+type failing struct {
+	*publish.Store
+	first func() error
+}
+
+func (f failing) Put(ctx context.Context, all []nodestate.Artifact) error {
+	if err := f.first(); err != nil {
+		return err
+	}
+	return f.Store.Put(ctx, all)
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
