@@ -37,7 +37,6 @@ func (h *Hub) handler() (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/auth/", h.enrol.Handler())
 	mux.Handle(wire.PathBus, h.bus.Tunnel())
 	mux.Handle(wire.PathV2, h.registry)
 	mux.Handle("/api/", rest)
@@ -74,7 +73,14 @@ func (h *Hub) handler() (http.Handler, error) {
 		}
 		measured.ServeHTTP(w, r)
 	})
-	return mux, nil
+	auth := h.enrol.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/auth/") { // a mux answers some paths itself, and not as nodes know it
+			auth.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
 }
 
 // sessionKey is the console's. It comes from the key that the hubs of a cluster share, so that

@@ -5,10 +5,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"selvedge/schema/hubapi"
 )
 
 func good(t *testing.T) Config {
@@ -110,6 +113,26 @@ func TestDamagedFiles(t *testing.T) {
 			t.Errorf("%s: a hub with another key than nodes know", name)
 		} else if !strings.Contains(err.Error(), filepath.Base(name)) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPathsBelowAuth needs problems there, whatever the path: nodes read nothing else.
+func TestPathsBelowAuth(t *testing.T) {
+	h, err := New(good(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	handler, err := h.handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"/auth//nonce": 404, "/auth/x": 404, "/auth/../auth/nonce": 404, "/auth/token": 405, "/auth/nonce": 200} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if kind := w.Header().Get("Content-Type"); w.Code != want || (kind == hubapi.MediaTypeProblem) != (want != 200) {
+			t.Errorf("%s: %d %s", path, w.Code, kind)
 		}
 	}
 }

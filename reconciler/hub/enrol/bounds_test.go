@@ -72,6 +72,30 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
+// TestNowhere: also what is not there is answered as everything else: as a problem, and bounded.
+func TestNowhere(t *testing.T) {
+	w := newWorld(t)
+	e := w.hub(func(c *Config) { c.Rate = Rate{Source: 1} })
+	for _, c := range []struct {
+		method, path, allow string
+		want                int
+	}{
+		{"GET", "/auth/", "", 404}, {"GET", "/auth//nonce", "", 404}, {"GET", "/auth/nonce/", "", 404}, {"POST", "/auth/../auth/token", "", 404},
+		{"POST", wire.PathNonce, "GET, HEAD", 405}, {"GET", wire.PathToken, "POST", 405}, {"HEAD", wire.PathJoin, "POST", 405}, {"DELETE", wire.PathTrust, "GET, HEAD", 405},
+		{"OPTIONS", wire.PathJoin, "POST", 405}, {"HEAD", wire.PathNonce, "", 200},
+	} {
+		a := ask(t, e, c.method, c.path, nil)
+		if a.status != c.want || a.header.Get("Allow") != c.allow || c.want != 200 && (a.problem().Status != c.want || a.problem().Detail == "") {
+			t.Errorf("%s %s: %d, allow %q: %s", c.method, c.path, a.status, a.header.Get("Allow"), a.body)
+		}
+	}
+	for n := 0; ask(t, e, "GET", "/auth/x", nil).status != 429; n++ {
+		if n > 20 {
+			t.Fatal("as often as somebody likes")
+		}
+	}
+}
+
 func more(t *testing.T, q wire.JoinRequest) map[string]any {
 	t.Helper()
 	b, err := json.Marshal(q)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -118,14 +119,33 @@ func spellings(urls []string) []string {
 	return all
 }
 
-// Handler serves wire.PathNonce, PathToken, PathJoin and PathTrust.
+// Handler serves wire.PathNonce, PathToken, PathJoin and PathTrust. Whatever it is asked, what it
+// answers is bounded, and an error is a problem.
 func (e *Enrol) Handler() http.Handler {
-	m := http.NewServeMux()
-	m.HandleFunc("GET "+wire.PathNonce, e.bounded(e.serveNonce))
-	m.HandleFunc("POST "+wire.PathToken, e.bounded(e.serveToken))
-	m.HandleFunc("POST "+wire.PathJoin, e.bounded(e.serveJoin))
-	m.HandleFunc("GET "+wire.PathTrust, e.bounded(e.serveTrust))
-	return m
+	type route struct {
+		methods []string
+		serve   http.HandlerFunc
+	}
+	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
+	routes := map[string]route{
+		wire.PathNonce: {get, e.serveNonce},
+		wire.PathToken: {post, e.serveToken},
+		wire.PathJoin:  {post, e.serveJoin},
+		wire.PathTrust: {get, e.serveTrust},
+	}
+	return e.bounded(func(w http.ResponseWriter, r *http.Request) {
+		at, ok := routes[r.URL.Path]
+		switch {
+		case !ok:
+			problem(w, hubapi.Problem{Status: http.StatusNotFound, Reason: hubapi.ReasonNotFound, Detail: "there is nothing at this path; is the hub older than the agent?"})
+		case !slices.Contains(at.methods, r.Method):
+			allow := strings.Join(at.methods, ", ")
+			w.Header().Set("Allow", allow)
+			problem(w, hubapi.Problem{Status: http.StatusMethodNotAllowed, Reason: hubapi.ReasonInvalid, Detail: "this path takes " + allow})
+		default:
+			at.serve(w, r)
+		}
+	})
 }
 
 // ready tells whether what Git says is known.
