@@ -114,6 +114,8 @@ func (h *Hub) measured() http.Handler {
 	r.MustRegister(h.bus.Collectors()...)
 	r.MustRegister(h.status.Collectors()...)
 	r.MustRegister(h.ops.Collectors()...)
+	r.MustRegister(h.enrol.Collectors()...)
+	r.MustRegister(h.registry.Collectors()...)
 	r.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_roster_age_seconds", Help: "Time since the reconciler last told something."}, func() float64 {
 			v := h.follow.View()

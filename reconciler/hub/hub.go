@@ -172,11 +172,7 @@ func (h *Hub) openEnrol() (err error) {
 		Trust:  trustFrom(transport, base, h.prefix),
 		Rejected: func(event string, attrs ...any) {
 			h.log.Warn("a node was refused", append([]any{"request", event}, attrs...)...)
-			detail := event
-			for i := 0; i+1 < len(attrs); i += 2 {
-				detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
-			}
-			h.record(hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeRefused, Detail: detail})
+			h.record(refusal(event, attrs))
 		},
 		Joined: func(p hubapi.Pending, by string) {
 			h.record(hubapi.AuditEntry{Operation: "join", Outcome: hubapi.OutcomeDone, Scope: p.Scope, Node: p.Name, Remote: p.Address,
@@ -185,6 +181,18 @@ func (h *Hub) openEnrol() (err error) {
 		Log: h.log,
 	})
 	return nil
+}
+
+// refusal is what is written of a node that was refused.
+func refusal(event string, attrs []any) hubapi.AuditEntry {
+	e := hubapi.AuditEntry{Operation: event, Outcome: hubapi.OutcomeRefused, Detail: event}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		e.Detail += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
+		if attrs[i] == "node" {
+			e.Node = fmt.Sprint(attrs[i+1])
+		}
+	}
+	return e
 }
 
 // record writes into the audit log what nodes did, and what strangers tried.
@@ -220,6 +228,9 @@ func (h *Hub) openRegistry() error {
 	}
 	h.registry, err = registry.New(registry.Config{
 		States: transport, Base: base, Prefix: h.prefix, Images: h.cfg.Images, Listed: h.listed, Log: h.log,
+		Refused: func(r *http.Request, node, repository string) {
+			h.enrol.RefusedPull(r, "reason", "not this node's", "node", node, "repository", repository)
+		},
 		Node: func(r *http.Request) (string, roster.Node, error) {
 			name, key, err := h.enrol.Bearer(r)
 			if err != nil {

@@ -1,17 +1,23 @@
 package hub
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nkeys"
+
 	"selvedge/schema/hubapi"
+	"selvedge/schema/wire"
 )
 
 func good(t *testing.T) Config {
@@ -133,6 +139,50 @@ func TestPathsBelowAuth(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if kind := w.Header().Get("Content-Type"); w.Code != want || (kind == hubapi.MediaTypeProblem) != (want != 200) {
 			t.Errorf("%s: %d %s", path, w.Code, kind)
+		}
+	}
+}
+
+// TestRefusalsAreWritten needs nodes that are refused in the audit log, and counted.
+func TestRefusalsAreWritten(t *testing.T) {
+	c := good(t)
+	h, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	handler, err := h.handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := key.PublicKey()
+	body, _ := json.Marshal(wire.TokenRequest{PublicKey: public, Nonce: "x", Signature: "x"})
+	pull := httptest.NewRequest("GET", wire.PathV2, nil)
+	pull.Header.Set("Authorization", "Bearer x.y.z")
+	for _, r := range []*http.Request{httptest.NewRequest("POST", wire.PathToken, bytes.NewReader(body)), pull} {
+		w := httptest.NewRecorder()
+		if handler.ServeHTTP(w, r); w.Code != http.StatusUnauthorized {
+			t.Errorf("%s: %d", r.URL, w.Code)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(c.DataDir, auditFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"operation":"token"`, public, `"operation":"pull"`} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("the audit log does not tell %s:\n%s", want, log)
+		}
+	}
+	w := httptest.NewRecorder()
+	h.measured().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{`selvedge_enrol_refusals_total{request="token"} 1`, `selvedge_registry_requests_total{kind="states",outcome="unauthorized"} 1`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("metrics lack %s", want)
 		}
 	}
 }

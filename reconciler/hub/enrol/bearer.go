@@ -36,48 +36,64 @@ func (e *Enrol) makeBearer(node, publicKey string, expires time.Time) (string, e
 }
 
 // Bearer tells which node a request is of: by "Authorization: Bearer", or by Basic with the
-// bearer as the password, as clients of registries send it.
+// bearer as the password, as clients of registries send it. What is shown and does not count is
+// noted, unless it has merely expired.
 func (e *Enrol) Bearer(r *http.Request) (node, publicKey string, err error) {
 	text, ok := bearerOf(r)
 	if !ok {
 		return "", "", ErrNoBearer
 	}
-	if !isBearer(text) {
-		return "", "", ErrBearer
-	}
-	c, err := jwt.DecodeGeneric(text) // checks the signature, by the issuer that it names
-	if err != nil {
-		return "", "", ErrBearer
-	}
 	issuer, err := e.c.Signer().PublicKey()
 	if err != nil {
 		return "", "", err
 	}
-	if kind, _ := c.Data["type"].(string); c.Issuer != issuer || kind != bearerType || c.Audience != bearerAudience {
+	c := bearerBy(issuer, text)
+	if c == nil {
+		e.rejects.add(r, true, eventPull, "reason", "no bearer of this hub")
 		return "", "", ErrBearer
 	}
-	if c.Expires == 0 || e.c.Now().After(time.Unix(c.Expires, 0).Add(clocksOfHubs)) {
+	if e.c.Now().After(time.Unix(c.Expires, 0).Add(clocksOfHubs)) {
 		return "", "", ErrBearer
 	}
 	if now, ok := e.known(c.Subject); !ok || now != c.Name {
+		e.rejects.add(r, true, eventPull, "reason", "key is not in Git", "node", c.Name, "key", c.Subject)
 		return "", "", ErrRemoved
 	}
 	return c.Name, c.Subject, nil
 }
 
-// isBearer looks at the header before anything else does: the library writes into a nil map
-// for headers of its older form.
-func isBearer(text string) bool {
-	head, _, ok := strings.Cut(text, ".")
-	if !ok || len(text) > maxBearer {
-		return false
+// bearerBy reads a bearer that the issuer signed; nil: it is none. Header and issuer are looked at
+// before anything else: the library writes into a nil map for headers of its older form, and
+// checks signatures by whatever issuer is named.
+func bearerBy(issuer, text string) *jwt.GenericClaims {
+	parts := strings.Split(text, ".")
+	if len(text) > maxBearer || len(parts) != 3 {
+		return nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(head)
 	var h struct {
 		Type      string `json:"typ"`
 		Algorithm string `json:"alg"`
 	}
-	return err == nil && json.Unmarshal(b, &h) == nil && h.Type == "JWT" && h.Algorithm == bearerAlg
+	var p struct {
+		Issuer string `json:"iss"`
+	}
+	for i, into := range []any{&h, &p} {
+		b, err := base64.RawURLEncoding.DecodeString(parts[i])
+		if err != nil || json.Unmarshal(b, into) != nil {
+			return nil
+		}
+	}
+	if h.Type != "JWT" || h.Algorithm != bearerAlg || p.Issuer != issuer {
+		return nil
+	}
+	c, err := jwt.DecodeGeneric(text)
+	if err != nil || c.Issuer != issuer || c.Audience != bearerAudience || c.Expires == 0 {
+		return nil
+	}
+	if kind, _ := c.Data["type"].(string); kind != bearerType {
+		return nil
+	}
+	return c
 }
 
 func bearerOf(r *http.Request) (string, bool) {

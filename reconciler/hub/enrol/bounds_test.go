@@ -188,6 +188,10 @@ func TestAuditIsNotFlooded(t *testing.T) {
 	if n := strings.Count(refuse(true, strangersHits+100), "join"); n != strangersHits {
 		t.Errorf("strangers wrote %d lines", n)
 	}
+	e.RefusedPull(httptest.NewRequest(http.MethodGet, wire.PathV2, nil), "reason", "x")
+	if got := w.rejections(); !strings.Contains(got, "pull") {
+		t.Error("who may not join hides who may not pull")
+	}
 	if n := strings.Count(refuse(false, rejectsBurst+100), "join"); n != rejectsBurst {
 		t.Errorf("%d lines: strangers must not hide what is done with tokens", n)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -50,7 +51,9 @@ type Config struct {
 	Prefix func() string
 	Trust  func(ctx context.Context) ([][]byte, error) // the root documents
 
-	Rejected func(event string, attrs ...any)       // for audit and log; bounded: what is too much is counted only. nil: Log
+	// Rejected is for audit and log: of a request to join, for a token or to pull ("join", "token",
+	// "pull"). It is bounded: what is too much is counted only. nil: Log
+	Rejected func(event string, attrs ...any)
 	Joined   func(p hubapi.Pending, givenBy string) // for audit: a node waits, by a join token that somebody gave; may be nil
 	// Source tells where a request comes from; nil: from its peer. A hub behind a proxy says it here.
 	Source func(*http.Request) netip.Addr
@@ -75,6 +78,8 @@ type Enrol struct {
 	nonces  nonces
 	trust   trustCache
 	pending pending
+	granted atomic.Int64 // tokens
+	limited atomic.Int64 // requests
 
 	mu     sync.Mutex
 	tokens jetstream.KeyValue // of join tokens; nil: not opened yet
@@ -146,6 +151,11 @@ func (e *Enrol) Handler() http.Handler {
 			at.serve(w, r)
 		}
 	})
+}
+
+// RefusedPull notes that a node, which is known, asked for what it may not have.
+func (e *Enrol) RefusedPull(r *http.Request, attrs ...any) {
+	e.rejects.add(r, true, eventPull, attrs...)
 }
 
 // ready tells whether what Git says is known.

@@ -59,6 +59,7 @@ func answer(w http.ResponseWriter, v any) {
 func (e *Enrol) bounded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if wait := e.limits.take(e.c.Source(r)); wait > 0 {
+			e.limited.Add(1)
 			w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
 			problem(w, hubapi.Problem{Status: http.StatusTooManyRequests, Reason: hubapi.ReasonBusy, Detail: "too many requests; ask again later"})
 			return

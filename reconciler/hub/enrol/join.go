@@ -135,7 +135,7 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	}
 	var at string // under which of the hub's URLs; the last that was tried
 	if err := e.verify(q.PublicKey, signature64(q.Signature), func(hub string) []byte { at = hub; return wire.JoinMessage(hub, q) }); err != nil {
-		e.rejects.add(r, true, "join", "reason", "signature", "key", q.PublicKey)
+		e.rejects.add(r, true, eventJoin, "reason", "signature", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: err.Error()})
 		return
 	}
@@ -147,11 +147,11 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		answer(w, wire.Joined{Code: code})
 	case errors.As(err, &no):
-		e.rejects.add(r, no.stranger, "join", "reason", no.reason, "key", q.PublicKey, "token", "sha256:"+hashOf(q.Token)[:16])
+		e.rejects.add(r, no.stranger, eventJoin, "reason", no.reason, "key", q.PublicKey, "token", "sha256:"+hashOf(q.Token)[:16])
 		problem(w, hubapi.Problem{Status: http.StatusForbidden, Type: wire.ProblemJoinToken, Title: "Join token refused", Reason: hubapi.ReasonForbidden,
 			Detail: "the join token lets nobody in: it was used, has expired or was never given; ask for another"})
 	case errors.Is(err, errFull):
-		e.rejects.add(r, false, "join", "reason", "full", "key", q.PublicKey)
+		e.rejects.add(r, false, eventJoin, "reason", "full", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusConflict, Reason: hubapi.ReasonConflict, Detail: "no more nodes may join now: the guide's maxNodes, or too many requests are pending; the join token stays good"})
 	case errors.Is(err, errFleet):
 		unavailable(w, err.Error())

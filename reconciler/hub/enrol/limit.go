@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,7 +16,7 @@ const (
 	maxSources = 10000 // remembered; what is more shares one limit
 
 	// Refusals that are written down. Who never had a join token shall not fill a disk that
-	// is never cleaned: a line a minute, after a first thousand.
+	// is never cleaned: a line a minute of each event, after a first thousand.
 	rejectsRate   = 1 // a second
 	rejectsBurst  = 2000
 	strangersRate = 1. / 60
@@ -97,29 +98,41 @@ func peer(r *http.Request) netip.Addr {
 	return a.Addr()
 }
 
-// rejects writes what was refused to the audit. What strangers cause does not hide what is done
-// with join tokens that were given.
+// rejects counts what was refused, and writes it to the audit. What strangers cause does not hide
+// what is done with join tokens that were given, nor one kind of request another.
 type rejects struct {
-	c                Config
-	given, strangers quota
+	c         Config
+	given     quota
+	strangers map[string]*quota // by event
 }
+
+// What may be refused: to join, a token of a node, a pull.
+const (
+	eventJoin  = "join"
+	eventToken = "token"
+	eventPull  = "pull"
+)
 
 type quota struct {
 	limit *rate.Limiter
+	all   atomic.Int64
 
 	mu      sync.Mutex
 	dropped int
 }
 
 func newRejects(c Config) *rejects {
-	j := &rejects{c: c}
+	j := &rejects{c: c, strangers: map[string]*quota{}}
 	j.given.limit = rate.NewLimiter(rejectsRate, rejectsBurst)
-	j.strangers.limit = rate.NewLimiter(strangersRate, strangersHits)
+	for _, event := range []string{eventJoin, eventToken, eventPull} {
+		j.strangers[event] = &quota{limit: rate.NewLimiter(strangersRate, strangersHits)}
+	}
 	return j
 }
 
 // take reports whether one more may be written, and how many before it were not.
 func (q *quota) take(now time.Time) (ok bool, dropped int) {
+	q.all.Add(1)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.limit.AllowN(now, 1) {
@@ -134,7 +147,7 @@ func (q *quota) take(now time.Time) (ok bool, dropped int) {
 func (j *rejects) add(r *http.Request, stranger bool, event string, attrs ...any) {
 	q := &j.given
 	if stranger {
-		q = &j.strangers
+		q = j.strangers[event]
 	}
 	ok, dropped := q.take(j.c.Now())
 	if !ok {

@@ -3,6 +3,7 @@ package enrol
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -44,6 +45,11 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 		err = errNonce
 	}
 	if err != nil {
+		reason := "nonce"
+		if errors.Is(err, errSignature) {
+			reason = "signature"
+		}
+		e.rejects.add(r, true, eventToken, "reason", reason, "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusUnauthorized, Reason: hubapi.ReasonUnauthorized, Detail: err.Error()})
 		return
 	}
@@ -58,6 +64,8 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 			Detail: "no node in Git has this key; join with a join token, or put the key into Git"}
 		if code, ok := e.pending.code(q.PublicKey); ok {
 			p.Type, p.Title, p.Detail = wire.ProblemPending, "Pending", "waits for approval as "+code
+		} else {
+			e.rejects.add(r, true, eventToken, "reason", "key is not in Git", "key", q.PublicKey)
 		}
 		problem(w, p)
 		return
@@ -68,6 +76,7 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "the hub cannot make a token now")
 		return
 	}
+	e.granted.Add(1)
 	answer(w, t)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"selvedge/schema/wire"
 )
@@ -128,6 +130,74 @@ func TestTokenRefusals(t *testing.T) {
 	good := wire.TokenRequest{PublicKey: n.public, Nonce: nonce, Signature: n.sign(wire.TokenMessage(hubURL, nonce))}
 	if a := ask(t, e, "POST", wire.PathToken, good); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestRefusalsAreTold: who shows what does not count is told and counted; what is ordinary is not.
+func TestRefusalsAreTold(t *testing.T) {
+	w := newWorld(t)
+	e, n := w.hub(nil), newNode(t)
+	told := func(what string, want ...string) {
+		t.Helper()
+		got := w.rejections()
+		if len(want) == 0 && got != "" {
+			t.Errorf("%s is told: %s", what, got)
+		}
+		for _, part := range want {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: %q does not tell %q", what, got, part)
+			}
+		}
+	}
+	w.setNode(n.public, "gw-7")
+	nonce := n.nonce(e)
+	ask(t, e, "POST", wire.PathToken, wire.TokenRequest{PublicKey: n.public, Nonce: nonce, Signature: newNode(t).sign(wire.TokenMessage(hubURL, nonce))})
+	told("a thief", "token", "signature", n.public)
+	ask(t, e, "POST", wire.PathToken, wire.TokenRequest{PublicKey: n.public, Nonce: "x", Signature: n.sign(wire.TokenMessage(hubURL, "x"))})
+	told("a nonce of one's own", "token", "nonce", n.public)
+	bearer := "Bearer " + into[wire.Token](t, n.token(e)).Bearer
+	e.Bearer(with(bearer))
+	e.Bearer(with("")) // as clients of registries ask first
+	expired, err := e.makeBearer("gw-7", n.public, time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Bearer(with("Bearer " + expired))
+	told("what is ordinary")
+	e.Bearer(with("Bearer x.y.z"))
+	told("junk", "pull", "no bearer")
+	w.setNode(n.public, "")
+	e.Bearer(with(bearer))
+	told("a removed node that pulls", "pull", "not in Git", "gw-7", n.public)
+	n.token(e)
+	told("a removed node that wants a token", "token", "not in Git", n.public)
+	if a := n.join(e, w.tokens(e, "folders/lab/box", 1)[0]); a.status != 200 {
+		t.Fatal(a)
+	}
+	n.token(e)
+	told("a node that waits")
+	newNode(t).join(e, "join_x")
+	told("a join token that is none", "join", "unknown")
+
+	metrics := prometheus.NewPedanticRegistry()
+	metrics.MustRegister(e.Collectors()...)
+	all, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range all {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue()
+		}
+	}
+	if want := map[string]float64{"selvedge_enrol_tokens_total": 1, "selvedge_enrol_limited_total": 0, "selvedge_enrol_refusals_total join": 1,
+		"selvedge_enrol_refusals_total token": 3, "selvedge_enrol_refusals_total pull": 2}; !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
 )
@@ -29,7 +31,9 @@ type Config struct {
 	// Listed tells whether Git still lists that key for that node: it ends blobs that are under
 	// way. nil: it does
 	Listed func(node, publicKey string) bool
-	Log    *slog.Logger // nil: slog.Default()
+	// Refused is told of a node that asks for a repository of states which is not its own; may be nil.
+	Refused func(q *http.Request, node, repository string)
+	Log     *slog.Logger // nil: slog.Default()
 }
 
 // Registry is an http.Handler for /v2/. It is safe for concurrent use.
@@ -37,6 +41,7 @@ type Registry struct {
 	c         Config
 	upstreams map[string]*upstream // by Host
 	manifests *manifests
+	requests  *prometheus.CounterVec
 	again     time.Duration // between looks whether a node that pulls is still listed
 
 	mu      sync.Mutex
@@ -54,10 +59,13 @@ func New(c Config) (*Registry, error) {
 	if c.Listed == nil {
 		c.Listed = func(string, string) bool { return true }
 	}
+	if c.Refused == nil {
+		c.Refused = func(*http.Request, string, string) {}
+	}
 	if c.States == nil || c.Base == nil || c.Node == nil {
 		return nil, fmt.Errorf("registry: where states are, and who nodes are, must be given")
 	}
-	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), again: time.Second, running: map[string]int{}}
+	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), requests: newRequests(), again: time.Second, running: map[string]int{}}
 	for _, u := range c.Images {
 		up, err := newUpstream(u)
 		if err != nil {
@@ -119,9 +127,18 @@ func (f *fault) write(w http.ResponseWriter) {
 func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if f := r.serve(w, q); f != nil {
-		f.write(w)
+	kind, outcome := "states", "broken"
+	if q.URL.Query().Has("ns") {
+		kind = "images"
 	}
+	defer func() { r.requests.WithLabelValues(kind, outcome).Inc() }()
+	f := r.serve(w, q)
+	if f == nil {
+		outcome = "ok"
+		return
+	}
+	outcome = strings.ToLower(f.code)
+	f.write(w)
 }
 
 func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
@@ -151,6 +168,7 @@ func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
 	}
 	prefix := r.c.Prefix()
 	if p.repository != nodestate.NodeRepository(prefix, name) && p.repository != nodestate.TrustRepository(prefix) {
+		r.c.Refused(q, name, p.repository)
 		return &faultName
 	}
 	return r.state(w, q, name)

@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"selvedge/schema/roster"
 )
@@ -89,6 +93,37 @@ func TestStatesAreANodesOwn(t *testing.T) {
 		if got := w.ask("a", method, "/v2/fleet/nodes/a/manifests/signed", nil); got.status != 405 || len(w.store.requests()) != 0 {
 			t.Errorf("%s: %d", method, got.status)
 		}
+	}
+}
+
+// TestOthersStatesAreTold: who asks for what is another's is told, and all that is refused counted.
+func TestOthersStatesAreTold(t *testing.T) {
+	w := newWorld(t)
+	w.get("a", "/v2/fleet/nodes/a/manifests/signed")
+	w.get("a", "/v2/fleet/trust/manifests/root")
+	w.get("a", "/v2/fleet/nodes/a/blobs/latest")
+	if got := w.told(); len(got) != 0 {
+		t.Errorf("told of what is its own: %q", got)
+	}
+	w.get("a", "/v2/fleet/nodes/b/manifests/signed")
+	w.get("nobody", "/v2/fleet/nodes/b/manifests/signed")
+	if got := w.told(); !slices.Equal(got, []string{"a fleet/nodes/b"}) {
+		t.Errorf("told: %q", got)
+	}
+	w.get("a", "/v2/x/manifests/"+someDigest+"?ns=elsewhere.example")
+	w.hub.Close() // all is counted then
+	got := map[string]float64{}
+	metrics := prometheus.NewPedanticRegistry()
+	metrics.MustRegister(w.registry.Collectors()...)
+	all, err := metrics.Gather()
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	for _, m := range all[0].GetMetric() {
+		got[m.GetLabel()[0].GetValue()+" "+m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+	}
+	if want := map[string]float64{"states ok": 2, "states name_unknown": 2, "states unauthorized": 1, "images name_unknown": 1}; !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }
 

@@ -94,6 +94,10 @@ type world struct {
 	fleet *fleet
 	store *store
 	hub   *httptest.Server
+
+	registry *Registry
+	mu       sync.Mutex
+	refused  []string
 }
 
 func newWorld(t testing.TB, up ...Upstream) *world {
@@ -106,15 +110,28 @@ func newWorld(t testing.TB, up ...Upstream) *world {
 		t.Fatal(err)
 	}
 	r, err := New(Config{States: &http.Transport{DisableCompression: true}, Base: base, Prefix: func() string { return "fleet" }, Images: up,
-		Node: w.fleet.node, Log: slog.New(slog.DiscardHandler)})
+		Node: w.fleet.node, Log: slog.New(slog.DiscardHandler),
+		Refused: func(_ *http.Request, node, repository string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.refused = append(w.refused, node+" "+repository)
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.registry = r
 	w.hub = httptest.NewServer(r) // without a ServeMux, which would tidy paths up
 	t.Cleanup(w.hub.Close)
 	w.fleet.set("a", &roster.Node{})
 	w.fleet.set("b", &roster.Node{})
 	return w
+}
+
+// told returns who asked for what is another's.
+func (w *world) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refused
 }
 
 type answered struct {
