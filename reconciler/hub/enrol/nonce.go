@@ -35,7 +35,7 @@ type nonces struct {
 	mu       sync.Mutex
 	key      []byte
 	now, old map[string]bool // of these two minutes, of the two before
-	turned   time.Time
+	turned   time.Time       // with a monotonic reading
 }
 
 func (n *nonces) hmac(signer nkeys.KeyPair, data []byte) ([]byte, error) {
@@ -91,12 +91,13 @@ func (n *nonces) check(signer nkeys.KeyPair, text string, now time.Time) error {
 }
 
 // use takes a nonce that was checked; false if somebody did before.
-func (n *nonces) use(text string, now time.Time) bool {
+func (n *nonces) use(text string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	// a nonce may come from a clock a minute ahead, and then lives for two
-	if d := now.Sub(n.turned); d > 2*nonceLife || d < -nonceLife || n.now == nil {
-		n.old, n.now, n.turned = n.now, map[string]bool{}, now
+	// a nonce may come from a clock a minute ahead, and then lives for two; a clock that is set
+	// forth and back makes none forgotten
+	if n.now == nil || time.Since(n.turned) > 2*nonceLife {
+		n.old, n.now, n.turned = n.now, map[string]bool{}, time.Now()
 	}
 	if n.now[text] || n.old[text] || len(n.now) >= maxNonces {
 		return false

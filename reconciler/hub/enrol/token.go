@@ -41,7 +41,7 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = e.verify(q.PublicKey, signature64(q.Signature), func(hub string) []byte { return wire.TokenMessage(hub, q.Nonce) })
 	}
-	if err == nil && !e.nonces.use(q.Nonce, now) {
+	if err == nil && !e.nonces.use(q.Nonce) {
 		err = errNonce
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -133,6 +134,23 @@ func TestTokenRefusals(t *testing.T) {
 	}
 }
 
+// TestUsedNoncesAreForgotten: those that no clock would let in any more.
+func TestUsedNoncesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n nonces
+		for _, text := range []string{"a", "b"} {
+			if !n.use(text) || n.use(text) {
+				t.Errorf("%s is not used once", text)
+			}
+			time.Sleep(2*nonceLife + time.Second)
+		}
+		n.use("c")
+		if n.now["a"] || n.old["a"] || len(n.now)+len(n.old) != 2 {
+			t.Errorf("kept: %v, %v", n.now, n.old)
+		}
+	})
+}
+
 // TestRefusalsAreTold: who shows what does not count is told and counted; what is ordinary is not.
 func TestRefusalsAreTold(t *testing.T) {
 	w := newWorld(t)
@@ -226,7 +244,7 @@ func TestNonceLivesForAMinuteAndOnce(t *testing.T) {
 	// whatever the clock does, one that was used is not good again
 	at(0)
 	q := request()
-	for i, d := range []time.Duration{0, 30 * time.Second, 59 * time.Second, 61 * time.Second, 0, -time.Minute, 59 * time.Second} {
+	for i, d := range []time.Duration{0, 30 * time.Second, 59 * time.Second, 61 * time.Second, 0, -time.Minute, 59 * time.Second, 10 * time.Minute, 20 * time.Minute, 0} {
 		at(d)
 		if a := ask(t, e, "POST", wire.PathToken, q); (a.status == 200) != (i == 0) {
 			t.Errorf("use %d: %d", i, a.status)
