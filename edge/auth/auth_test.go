@@ -155,6 +155,35 @@ func TestProblemsAreOneLine(t *testing.T) {
 	}
 }
 
+// A hub that does not take what was signed is not the last word: its clock may be wrong, which
+// makes each nonce an old one, or its address.
+func TestAnotherHubIsAsked(t *testing.T) {
+	t.Parallel()
+	h, wrong := hubtest.New(t), hubtest.New(t)
+	asked := 0
+	wrong.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != wire.PathToken {
+			return false
+		}
+		asked++
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"detail":"the nonce is older than a minute"}`)
+		return true
+	}
+	c, public := newClient(t, h, func(c *auth.Config) {
+		c.Hubs, c.CA = []string{wrong.URL, h.URL}, append(append([]byte{}, wrong.CA...), h.CA...)
+	})
+	h.Approve(public, "gw-1")
+	for range 2 { // and the one that answered is asked first the next time
+		if g, err := c.Token(t.Context()); err != nil || g.Hub != h.URL {
+			t.Fatalf("%+v, %v", g, err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("the other was asked %d times", asked)
+	}
+}
+
 // The certificate counts, whichever way the trust in it is given.
 func TestCertificates(t *testing.T) {
 	t.Parallel()

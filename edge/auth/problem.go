@@ -40,7 +40,13 @@ func (p *Problem) final() bool {
 	case wire.ProblemUnknownNode, wire.ProblemPending, wire.ProblemJoinToken:
 		return true
 	}
-	return p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests && p.Status != http.StatusNotFound
+	switch p.Status {
+	case http.StatusUnauthorized: // its clock, or what it knows of its own address, may be wrong
+		return false
+	case http.StatusTooManyRequests, http.StatusNotFound:
+		return false
+	}
+	return p.Status >= 400 && p.Status < 500
 }
 
 // plain makes a text from outside fit for a line on a terminal.
