@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -333,7 +334,7 @@ func (a *Applier) pass(ctx context.Context) {
 		return
 	}
 	look := a.looks.Add(1)
-	have, err := a.rt.Observe(ctx)
+	have, err := a.observe(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -350,6 +351,21 @@ func (a *Applier) pass(ctx context.Context) {
 		}
 		u.offer(i, look)
 	}
+}
+
+// lookBound ends a look that hangs.
+const lookBound = 20 * time.Second
+
+// observe asks the runtime; one that is there and says nothing, as when it is stopped or its
+// disk hangs, is as good as away.
+func (a *Applier) observe(ctx context.Context) ([]Instance, error) {
+	bound, cancel := context.WithTimeout(ctx, lookBound)
+	defer cancel()
+	have, err := a.rt.Observe(bound)
+	if err != nil && errors.Is(bound.Err(), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: it gave no answer within %s: %w; it is waited for: if it does not come back, restart it", ErrUnavailable, lookBound, err)
+	}
+	return have, err
 }
 
 // reached notes and says, once, that the runtime went away or came back.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -32,6 +33,40 @@ func TestRuntimeAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if i := r.fake.Get(k); i.State != apply.Running || r.Status().RuntimeError != "" {
 			t.Errorf("is %v, %+v", i, r.Status())
+		}
+	})
+}
+
+// stuck is a runtime that takes questions and answers none, as one that was sent SIGSTOP.
+type stuck struct {
+	*runtimetest.Fake
+	on atomic.Bool
+}
+
+func (s *stuck) Observe(ctx context.Context) ([]apply.Instance, error) {
+	if s.on.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Fake.Observe(ctx)
+}
+
+func TestARuntimeThatSaysNothingIsAway(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &stuck{Fake: runtimetest.NewFake()}
+		r := newRigOn(t, f, dir)
+		defer r.stop()
+		r.must(t, state(app("a", ctr("x"))), 1)
+		f.on.Store(true)
+		time.Sleep(time.Minute)
+		if s := r.Status(); !strings.Contains(s.RuntimeError, apply.ErrUnavailable.Error()) {
+			t.Errorf("a minute later: %+v", s)
+		}
+		f.on.Store(false)
+		time.Sleep(time.Minute)
+		if s := r.Status(); s.RuntimeError != "" || !s.Healthy {
+			t.Errorf("after it went on: %+v", s)
 		}
 	})
 }

@@ -66,7 +66,7 @@ func (p *prober) probe(ctx context.Context, i Instance, pr *nodestate.Probe) err
 	ctx, cancel := context.WithTimeout(ctx, timeout(pr))
 	defer cancel()
 	err := p.ask(ctx, i, pr)
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("no answer within %s", timeout(pr))
 	}
 	return err

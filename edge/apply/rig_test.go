@@ -32,7 +32,14 @@ func bubble(t *testing.T, test func(t *testing.T, r *rig)) {
 }
 
 func newRig(t *testing.T, f *runtimetest.Fake, dir string) *rig {
-	a := apply.New(apply.Config{Runtime: f, FilesDir: dir, Log: slog.New(slog.DiscardHandler)})
+	r := newRigOn(t, f, dir)
+	r.fake = f
+	return r
+}
+
+// newRigOn is for a runtime that is not only a fake.
+func newRigOn(t *testing.T, rt apply.Runtime, dir string) *rig {
+	a := apply.New(apply.Config{Runtime: rt, FilesDir: dir, Log: slog.New(slog.DiscardHandler)})
 	a.Answer(func(context.Context, apply.Instance, *nodestate.Probe) error { return nil })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -43,7 +50,7 @@ func newRig(t *testing.T, f *runtimetest.Fake, dir string) *rig {
 			t.Error(err)
 		}
 	})
-	return &rig{a, f, dir, stop}
+	return &rig{Applier: a, dir: dir, stop: stop}
 }
 
 func ctr(name string, change ...func(*nodestate.Container)) nodestate.Container {

@@ -157,6 +157,12 @@ func (d *Daemon) Halt() error {
 	}
 }
 
+// Freeze stops the daemon alone where it is, until Thaw: it takes connections and answers nothing.
+func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen daemon go on.
+func (d *Daemon) Thaw() error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+
 // Stop ends all its containers and the daemon, and removes its files.
 func (d *Daemon) Stop() error {
 	var errs []error

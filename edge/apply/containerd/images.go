@@ -100,18 +100,9 @@ func (r *Runtime) watchPull(ctx context.Context, c *client.Client, ref string, c
 			return
 		case <-tick.C:
 		}
-		list, err := c.ContentStore().ListStatuses(ctx)
-		if err != nil {
-			continue
-		}
-		var have, total int64
-		for _, s := range list {
-			have += s.Offset
-			total += s.Total
-		}
-		// unpacking a large layer onto a slow disk is progress too
-		if now := have + unpacked(ctx, c); now != last {
-			last, moved = now, time.Now()
+		have, total, err := progress(ctx, c, min(r.c.Stall, askBound))
+		if err == nil && have != last { // an answer that does not come is no progress
+			last, moved = have, time.Now()
 		}
 		if time.Since(moved) > r.c.Stall {
 			cancel(errStalled)
@@ -122,6 +113,19 @@ func (r *Runtime) watchPull(ctx context.Context, c *client.Client, ref string, c
 			r.log.Info("pulling", "image", ref, "bytes", have, "of", total)
 		}
 	}
+}
+
+// progress returns how much of all pulls is there, and how much it will be as far as is known.
+func progress(ctx context.Context, c *client.Client, bound time.Duration) (have, total int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	list, err := c.ContentStore().ListStatuses(ctx)
+	for _, s := range list {
+		have += s.Offset
+		total += s.Total
+	}
+	// unpacking a large layer onto a slow disk is progress too
+	return have + unpacked(ctx, c), total, err
 }
 
 // unpacked returns how much of the layers that are being unpacked is on disk.

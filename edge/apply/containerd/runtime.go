@@ -234,6 +234,14 @@ func (r *Runtime) wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
+// unanswered is wrap for what containerd knows by itself: without an answer in time it is stuck.
+func (r *Runtime) unanswered(what string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w: it gave no answer in time; it is waited for", what, apply.ErrUnavailable)
+	}
+	return r.wrap(what, err)
+}
+
 // scrubbed is containerd's container store, which keeps our environment out of what is stored.
 type scrubbed struct {
 	containers.Store

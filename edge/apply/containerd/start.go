@@ -18,8 +18,10 @@ import (
 	"selvedge/edge/apply"
 )
 
-// stopBound is how long a container may take to be gone after its kill.
-const stopBound = 20 * time.Second
+const (
+	stopBound = 20 * time.Second // for a container to be gone after its kill
+	askBound  = 20 * time.Second // for what containerd knows: else it is stuck
+)
 
 // Start brings a container up: resumed, started again or created.
 func (r *Runtime) Start(ctx context.Context, s apply.Spec) (apply.Instance, error) {
@@ -193,16 +195,18 @@ func (r *Runtime) Stop(ctx context.Context, id string, keep bool) error {
 	}
 	r.making.RLock()
 	defer r.making.RUnlock()
-	made, err := c.LoadContainer(ctx, id)
+	ask, done := context.WithTimeout(ctx, askBound)
+	defer done()
+	made, err := c.LoadContainer(ask, id)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return r.wrap("look for it", err)
+		return r.unanswered("look for it", err)
 	}
-	lab, err := made.Labels(ctx)
+	lab, err := made.Labels(ask)
 	if err != nil {
-		return r.wrap("read its labels", err)
+		return r.unanswered("read its labels", err)
 	}
 	grace := time.Duration(number(lab[labelStopMS])) * time.Millisecond
 	bound, cancel := context.WithTimeout(ctx, grace+stopBound)

@@ -36,24 +36,26 @@ func (r *Runtime) ExecStream(ctx context.Context, id string, o apply.ExecOptions
 	if err != nil {
 		return 0, err
 	}
-	made, err := c.LoadContainer(nctx, id)
+	ask, done := context.WithTimeout(nctx, askBound)
+	defer done()
+	made, err := c.LoadContainer(ask, id)
 	if errdefs.IsNotFound(err) {
 		return 0, fmt.Errorf("%s: %w", what, apply.ErrNotRunning)
 	}
 	if err != nil {
-		return 0, r.wrap(what, err)
+		return 0, r.unanswered(what, err)
 	}
-	switch st, err := taskState(nctx, made); {
+	switch st, err := taskState(ask, made); {
 	case err != nil:
 		return 0, r.wrap(what, err)
 	case st != client.Running:
 		return 0, fmt.Errorf("%s: %w: it is %s", what, apply.ErrNotRunning, st)
 	}
-	spec, err := made.Spec(nctx)
+	spec, err := made.Spec(ask)
 	if err != nil {
-		return 0, r.wrap(what, err)
+		return 0, r.unanswered(what, err)
 	}
-	task, err := made.Task(nctx, nil)
+	task, err := made.Task(ask, nil)
 	if err != nil {
 		return 0, r.wrap(what, err)
 	}
@@ -92,12 +94,12 @@ func (r *Runtime) ExecStream(ctx context.Context, id string, o apply.ExecOptions
 		case size, ok := <-resize:
 			if !ok {
 				resize = nil
-			} else if err := x.Resize(free, uint32(size.Columns), uint32(size.Rows)); err != nil {
+			} else if err := x.Resize(nctx, uint32(size.Columns), uint32(size.Rows)); err != nil {
 				r.log.Debug("a terminal keeps its size", "error", err)
 			}
 		case <-eof:
 			eof = nil
-			if err := x.CloseIO(free, client.WithStdinCloser); err != nil {
+			if err := x.CloseIO(nctx, client.WithStdinCloser); err != nil {
 				r.log.Debug("the end of the input is not told", "error", err)
 			}
 		case <-ctx.Done():
