@@ -111,13 +111,12 @@ func (a *Agent) access(ctx context.Context, refused string) (pull.Access, error)
 	return pull.Access{Registry: g.Hub, Prefix: g.Prefix, Bearer: g.Bearer}, nil
 }
 
-// remote is what the verified state that is being run grants the hub.
+// remote is what the hub may ask: what the state that is being run grants, as far as the newest
+// one that was verified grants it, too. What was taken away is gone at once, and going back to an
+// older state brings none of it back.
 func (a *Agent) remote() nodestate.Remote {
-	cur, ok := a.store.Current()
-	if !ok {
-		return nodestate.Remote{}
-	}
-	return cur.Desired().Remote
+	cur, _ := a.store.Current()
+	return cur.Desired().Remote.And(a.store.Floor().Remote)
 }
 
 // connecting keeps the live connection. Whatever happens to it stops nothing else.

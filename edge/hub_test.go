@@ -321,18 +321,7 @@ func TestRemoteIsOfTheSignedState(t *testing.T) {
 	b.start()
 	b.good(1)
 	b.until("the live connection", func() bool { return b.status().Hub.Connected })
-	ask := func() string {
-		m, err := h.Conn.Request(wire.RequestSubject("gw-1", wire.VerbRestart), []byte(`{"by":"ana","app":"a"}`), patience)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var a wire.Answer
-		json.Unmarshal(m.Data, &a)
-		if a.Error == nil {
-			return ""
-		}
-		return a.Error.Code
-	}
+	ask := func() string { return b.askRestart(h) }
 	if code := ask(); code != wire.CodeDenied {
 		t.Errorf("code %q", code)
 	}
@@ -347,6 +336,62 @@ func TestRemoteIsOfTheSignedState(t *testing.T) {
 	b.good(3)
 	if code := ask(); code != wire.CodeDenied {
 		t.Errorf("code %q", code)
+	}
+}
+
+// askRestart has the hub ask for a restart of app a, and returns the code of the error.
+func (b *bed) askRestart(h *hubtest.Hub) string {
+	b.Helper()
+	var a wire.Answer
+	b.until("an answer", func() bool { // connected is said a moment before it listens
+		m, err := h.Conn.Request(wire.RequestSubject("gw-1", wire.VerbRestart), []byte(`{"by":"ana","app":"a"}`), patience)
+		return err == nil && json.Unmarshal(m.Data, &a) == nil
+	})
+	if a.Error == nil {
+		return ""
+	}
+	return a.Error.Code
+}
+
+// What Git takes away is gone when the node has verified it: before its images are there, and
+// after the state that took it away has failed.
+func TestWhatWasTakenAwayDoesNotComeBack(t *testing.T) {
+	b, h := joined(t)
+	b.sign1(nodestate.Remote{Restart: true}, 1, app("a", "1"))
+	b.start()
+	b.good(1)
+	connected := func() {
+		t.Helper()
+		b.until("the live connection", func() bool { s := b.status(); return s.Running && s.Hub.Connected })
+	}
+	denied := func() {
+		t.Helper()
+		connected()
+		if code := b.askRestart(h); code != wire.CodeDenied {
+			t.Errorf("code %q; %+v", code, b.status().Store)
+		}
+	}
+	connected()
+	if code := b.askRestart(h); code != "" {
+		t.Fatalf("code %q", code)
+	}
+	b.rt.FailPull(image("2"), errors.New("no such image"))
+	b.publish(2, app("a", "2", failing))
+	h.Conn.Publish(wire.RequestSubject("gw-1", wire.VerbNotice), []byte(`{"generation":2}`))
+	b.until("generation 2 to wait for its image", func() bool { return strings.Contains(b.status().Update.Error, "no such image") })
+	denied()
+	b.rt.FailPull(image("2"), nil)
+	b.rejected(2)
+	b.until("what ran before", func() bool { return b.runs("a", "1") })
+	denied()
+	b.restart()
+	b.until("what ran before", func() bool { return b.runs("a", "1") })
+	denied()
+	b.sign1(nodestate.Remote{Restart: true}, 3, app("a", "1"))
+	h.Conn.Publish(wire.RequestSubject("gw-1", wire.VerbNotice), []byte(`{"generation":3}`))
+	b.good(3)
+	if code := b.askRestart(h); code != "" {
+		t.Errorf("given again: code %q", code)
 	}
 }
 

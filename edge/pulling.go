@@ -227,6 +227,7 @@ func (a *Agent) accept(s verify.State) bool {
 		err = a.store.SetPending(s)
 	}
 	a.slots.Unlock()
+	a.changed() // it may grant less than the one that runs
 	if err != nil {
 		a.alarm(&Refusal{Reason: reasonStore, Message: err.Error(), Generation: s.Generation(), Digest: s.Digest()})
 		return false

@@ -5,7 +5,7 @@
 // rejections, the hold, root documents. All of it is in one directory of mode 0700:
 //
 //	slots.0, slots.1   the slots by digest, floor and rejections, with a sequence number; written in turn
-//	floor              the floor again, and how old slots may be: stored apart
+//	floor              the floor again, with what it grants, and how old slots may be: stored apart
 //	states/<digest>    a signed manifest with this node's acceptance record, see verify.FromRecord
 //	trust/<digest>     root documents
 //	hold, retry        what people asked for with selvedge-edge hold and release

@@ -11,6 +11,7 @@ import (
 
 	"selvedge/edge/verify"
 	"selvedge/internal/sealed"
+	"selvedge/schema/nodestate"
 )
 
 // Kinds that texts are sealed as.
@@ -120,9 +121,10 @@ func openFloor(publicKey, node string, data []byte) (floorFile, error) {
 	return f, nil
 }
 
-// higher returns the higher floor; of equal ones the first that knows its digest.
+// higher returns the higher floor; of equal ones the first that knows its digest, and of those
+// of one digest the one that knows what it grants: older agents did not note it.
 func higher(a, b verify.Floor) verify.Floor {
-	if b.Generation > a.Generation || b.Generation == a.Generation && a.Digest == "" {
+	if b.Generation > a.Generation || b.Generation == a.Generation && (a.Digest == "" || b.Digest == a.Digest && a.Remote == nodestate.Remote{}) {
 		return b
 	}
 	return a

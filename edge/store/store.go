@@ -140,6 +140,7 @@ func (s *Store) SetPending(st verify.State) error {
 	case s.slots.rejects(d):
 		return fmt.Errorf("store: keep generation %d: %w", st.Generation(), ErrRejected)
 	}
+	s.floor.Floor = higher(f, st.Floor()) // whatever the disk takes of it
 	rec, err := st.Record(s.cfg.Key)
 	if err != nil {
 		return fmt.Errorf("store: keep generation %d: %w", st.Generation(), err)
@@ -149,7 +150,6 @@ func (s *Store) SetPending(st verify.State) error {
 	}
 	next := s.next()
 	next.Pending = d
-	next.Floor = higher(f, st.Floor())
 	s.states[d] = st
 	return s.commit(next)
 }

@@ -27,6 +27,7 @@ func newFleet(t testing.TB) fleet {
 func (f fleet) desired(generation int64) nodestate.State {
 	return verifytest.Fill(nodestate.State{
 		Identity: nodestate.Identity{PublicKey: f.key.Public()},
+		Remote:   nodestate.Remote{Logs: true, Exec: generation%2 == 0}, // part of every floor
 		Apps: []nodestate.App{{Name: "web", DeadlineMS: generation, Containers: []nodestate.Container{{
 			Name: "web", Image: "registry.example/web@sha256:" + strings.Repeat("a", 64),
 			Network: "bridge", Restart: "always", StopSignal: "SIGTERM", StopMS: 1000, LogBytes: 1024, LogFiles: 1,
@@ -174,6 +175,32 @@ func TestTheFloorNeverFalls(t *testing.T) {
 	must(t, s.SetPending(f.state(t, 12)))
 	must(t, s.Reject(s.Floor().Digest, "does not start"))
 	slotsAre(t, f.reopen(t, s), 10, 0, 10, 12)
+}
+
+// The floor tells what the newest state grants after that state has gone, too, and learns it if
+// an older agent did not note it.
+func TestTheFloorGrants(t *testing.T) {
+	f := newFleet(t)
+	s := f.open(t, filepath.Join(t.TempDir(), "store"))
+	grants := func(want nodestate.Remote) {
+		t.Helper()
+		if got := s.Floor().Remote; got != want {
+			t.Fatalf("the floor grants %+v, want %+v", got, want)
+		}
+	}
+	run(t, s, f.state(t, 10))
+	grants(nodestate.Remote{Logs: true, Exec: true})
+	s.floor.Floor.Remote, s.slots.Floor.Remote = nodestate.Remote{}, nodestate.Remote{}
+	must(t, s.SetPending(f.state(t, 10)))
+	must(t, s.commit(s.next()))
+	s = f.reopen(t, s)
+	grants(nodestate.Remote{Logs: true, Exec: true})
+	must(t, s.SetPending(f.state(t, 11)))
+	must(t, s.Reject(s.Floor().Digest, "does not start"))
+	grants(nodestate.Remote{Logs: true})
+	s = f.reopen(t, s)
+	slotsAre(t, s, 10, 0, 10, 11)
+	grants(nodestate.Remote{Logs: true})
 }
 
 func TestAFailedGenerationIsRetriedOnlyByHandOrUnderAHigherOne(t *testing.T) {

@@ -60,11 +60,13 @@ func (s State) Signer() string { return s.get().signer }
 func (s State) Raw() []byte { return s.get().raw }
 
 // Floor returns the floor that the state makes.
-func (s State) Floor() Floor { return Floor{s.Generation(), s.Digest()} }
+func (s State) Floor() Floor { return Floor{s.Generation(), s.Digest(), s.Desired().Remote} }
 
 // Floor is the highest generation that this node ever verified, with the digest of its
-// manifest. The zero value is below every state.
+// manifest and what it grants: more than that no older state may, though it runs. The zero
+// value is below every state.
 type Floor struct {
-	Generation int64  `json:"generation"`
-	Digest     string `json:"digest,omitempty"`
+	Generation int64            `json:"generation"`
+	Digest     string           `json:"digest,omitempty"`
+	Remote     nodestate.Remote `json:"remote,omitzero"`
 }

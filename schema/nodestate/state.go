@@ -33,6 +33,11 @@ type Remote struct {
 	Write   bool `json:"write,omitempty"`
 }
 
+// And returns what both grant.
+func (r Remote) And(o Remote) Remote {
+	return Remote{Logs: r.Logs && o.Logs, Restart: r.Restart && o.Restart, Exec: r.Exec && o.Exec, Write: r.Write && o.Write}
+}
+
 // App is one workload of the node.
 type App struct {
 	Name       string      `json:"name"`

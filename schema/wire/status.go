@@ -26,7 +26,7 @@ type Status struct {
 	Usage   *Usage           `json:"usage,omitempty"`
 	Well    bool             `json:"well"`            // runs what it knows to be wanted, in health
 	Why     string           `json:"why,omitempty"`   // it is not well
-	Remote  nodestate.Remote `json:"remote,omitzero"` // what the state in force grants the hub
+	Remote  nodestate.Remote `json:"remote,omitzero"` // what it grants the hub
 	// Conditions hold besides health; those that do not hold are left out.
 	Conditions []Condition `json:"conditions,omitempty"`
 }
