@@ -17,11 +17,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
-
-	"gopkg.in/natefinch/lumberjack.v2"
 
 	"selvedge/internal/logfile"
 )
@@ -59,7 +56,7 @@ func New(c Config) *Journal {
 	}
 	// the folder is ours alone: lines may tell of the node's network
 	_ = os.MkdirAll(c.Dir, 0o700) // else the file cannot be made, and is tried again
-	t := &tee{out: c.Out, file: &lumberjack.Logger{Filename: filepath.Join(c.Dir, name), MaxSize: cmp.Or(c.MB, 5), MaxBackups: 1}}
+	t := &tee{out: c.Out, file: &logfile.Writer{Path: filepath.Join(c.Dir, name), Size: int64(cmp.Or(c.MB, 5)) << 20, Keep: 1}}
 	return &Journal{dir: c.Dir, out: t, h: slog.NewTextHandler(t, &slog.HandlerOptions{Level: c.Level})}
 }
 
@@ -84,24 +81,16 @@ func (j *Journal) Close() error {
 type tee struct {
 	mu   sync.Mutex
 	out  io.Writer
-	file *lumberjack.Logger
+	file *logfile.Writer
 	lost uint64
-	torn bool // the file may end with half a line
 }
 
 func (t *tee) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, err := t.out.Write(p)
-	line := p
-	if t.torn {
-		line = append([]byte{'\n'}, p...)
-	}
-	if _, ferr := t.file.Write(line); ferr != nil {
+	if _, ferr := t.file.Write(p); ferr != nil {
 		t.lost++
-		t.torn = true
-	} else {
-		t.torn = false
 	}
 	return n, err
 }
@@ -114,20 +103,12 @@ func (j *Journal) Logs(ctx context.Context, o Options, w io.Writer) error {
 
 // Read is Logs of the journal in a folder.
 func Read(ctx context.Context, dir string, o Options, w io.Writer) error {
-	l := logfile.Log{Dir: dir, Name: name, Older: older, Format: format}
+	l := logfile.Log{Dir: dir, Name: name, Format: format}
 	err := l.Read(ctx, logfile.Options{Since: o.Since, Tail: o.Tail, Follow: o.Follow}, w)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was logged
 	}
 	return err
-}
-
-// older knows the names that lumberjack gives.
-func older(n string) bool {
-	stamp, ok := strings.CutPrefix(n, "agent-")
-	stamp, log := strings.CutSuffix(stamp, ".log")
-	_, err := time.Parse("2006-01-02T15-04-05.000", stamp)
-	return ok && log && err == nil
 }
 
 var stampKey = []byte("time=")

@@ -1,13 +1,14 @@
-// Package logfile reads logs that lie in rotated files.
+// Package logfile keeps logs in rotated files.
 //
-// In: a folder, the name of the file that is written, a test for the names it had before,
-// and a function that knows the format of a line. Out: text on a writer, whole lines, many
-// at a time.
+// In: lines for a Writer; for a reader a folder, the name of the file that is written, and a
+// function that knows the format of a line. Out: files of bounded size, of which those that are
+// full bear growing numbers; text on a writer, whole lines, many at a time.
 //
-// Guarantees: memory does not depend on the size of files or lines; the end of a log is
+// Guarantees: the order of files is that of their numbers, so that no clock that is set
+// changes it; memory does not depend on the size of files or lines; the end of a log is
 // found from its end; a follower misses no line over rotations as long as the files are
 // there, and none twice; only plain files of the folder itself are opened, no links, pipes
-// or devices. It writes nothing, and takes the modification times of files for their order.
+// or devices. Reading writes nothing.
 package logfile
 
 import (
@@ -32,9 +33,8 @@ type Options struct {
 
 // Log is one log.
 type Log struct {
-	Dir   string
-	Name  string                 // of the file that is written
-	Older func(name string) bool // tells that the log had that name before
+	Dir  string
+	Name string // of the file that is written; see Number for the others
 	// Format appends the text of a line, given without its end; nothing if it is damaged, or
 	// not to be told.
 	Format func(dst, line []byte, o Options) []byte
@@ -165,6 +165,7 @@ func (l Log) more(ctx context.Context, c *copier, files *[]file) (gone bool, err
 type file struct {
 	*os.File
 	id   fs.FileInfo
+	n    int64
 	at   time.Time
 	size int64
 }
@@ -210,7 +211,8 @@ func (l Log) openOnce(dir *os.Root) ([]file, error) {
 	}
 	var out []file
 	for _, e := range entries {
-		if e.Name() != l.Name && (l.Older == nil || !l.Older(e.Name())) {
+		n, ok := Number(l.Name, e.Name())
+		if !ok {
 			continue
 		}
 		f, err := plain(dir, e.Name())
@@ -225,22 +227,11 @@ func (l Log) openOnce(dir *os.Root) ([]file, error) {
 			f.Close() // renamed between two looks
 			continue
 		}
+		f.n = n
 		out = append(out, f)
 	}
-	slices.SortFunc(out, func(a, b file) int {
-		if a.id.Name() == l.Name || b.id.Name() == l.Name {
-			return cmp.Compare(is(a.id.Name() == l.Name), is(b.id.Name() == l.Name))
-		}
-		return cmp.Or(a.at.Compare(b.at), cmp.Compare(len(a.id.Name()), len(b.id.Name())), cmp.Compare(a.id.Name(), b.id.Name()))
-	})
+	slices.SortFunc(out, func(a, b file) int { return cmp.Compare(a.n, b.n) })
 	return out, nil
-}
-
-func is(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 var errNotPlain = errors.New("is no plain file")
@@ -266,5 +257,5 @@ func plain(dir *os.Root, name string) (file, error) {
 		f.Close()
 		return file{}, err
 	}
-	return file{f, is, is.ModTime(), is.Size()}, nil
+	return file{File: f, id: is, at: is.ModTime(), size: is.Size()}, nil
 }

@@ -23,7 +23,7 @@ import (
 
 // plain is a log of lines as they are.
 func plain(dir string) logfile.Log {
-	return logfile.Log{Dir: dir, Name: "log", Older: func(n string) bool { return strings.HasPrefix(n, "log.") },
+	return logfile.Log{Dir: dir, Name: "log",
 		Format: func(dst, line []byte, _ logfile.Options) []byte { return append(append(dst, line...), '\n') }}
 }
 
@@ -50,11 +50,13 @@ func write(t *testing.T, dir, name, text string, at int) {
 
 func TestReadsFilesInTheirOrder(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "log.9", "a\nb\n", 1)
-	write(t, dir, "log.1", "c\nd\n", 2) // a logger that was restarted counts from 1
-	write(t, dir, "log.2", "e\nf torn", 2)
-	write(t, dir, "log", "g\nh\ni torn", 0) // by name the newest, whatever its time
-	write(t, dir, "other", "no\n", 5)
+	write(t, dir, "log.8", "a\nb\n", 9) // the clock was set back
+	write(t, dir, "log.9", "c\nd\n", 2)
+	write(t, dir, "log.10", "e\nf torn", 1)
+	write(t, dir, "log", "g\nh\ni torn", 0)
+	for _, other := range []string{"other", "log.0", "log.01", "log.-1", "log.x", "log.", "log.1.gz", "logs"} {
+		write(t, dir, other, "no\n", 5)
+	}
 	for _, c := range []struct {
 		tail int
 		want string
@@ -86,7 +88,7 @@ func TestTailOverBlocks(t *testing.T) {
 			lines = append(lines, line)
 			b.WriteString(line + "\n")
 		}
-		name := fmt.Sprintf("log.%d", n)
+		name := fmt.Sprintf("log.%d", n+1)
 		if n == 3 {
 			name = "log"
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"selvedge/edge/apply"
+	"selvedge/internal/logfile"
 )
 
 // What is kept of the logs of removed containers.
@@ -88,7 +89,7 @@ func logFiles(dir, id string) (names []string, size int64, err error) {
 	}
 	for _, e := range entries {
 		fi, err := e.Info()
-		if err != nil || !fi.Mode().IsRegular() || e.Name() != logName(id) && !rotatedName(e.Name(), id) {
+		if _, ours := logfile.Number(logName(id), e.Name()); err != nil || !ours || !fi.Mode().IsRegular() {
 			continue
 		}
 		names = append(names, e.Name())

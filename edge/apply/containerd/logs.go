@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"selvedge/edge/apply"
 	"selvedge/internal/logfile"
@@ -34,7 +32,7 @@ func (r *Runtime) Logs(ctx context.Context, id string, o apply.LogOptions, w io.
 		}
 		id, live = before, filepath.Join(store, "containers", r.c.Namespace, before)
 	}
-	l := logfile.Log{Dir: live, Moved: filepath.Join(r.endedDir(), id), Name: logName(id), Older: func(name string) bool { return rotatedName(name, id) }, Format: logfile.JSONFile}
+	l := logfile.Log{Dir: live, Moved: filepath.Join(r.endedDir(), id), Name: logName(id), Format: logfile.JSONFile}
 	err = l.Read(ctx, logfile.Options{Since: o.Since, Tail: o.Tail, Follow: o.Follow, Timestamps: o.Timestamps}, w)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("container %.12s: %w: its log is not kept", id, apply.ErrUnknown)
@@ -44,13 +42,6 @@ func (r *Runtime) Logs(ctx context.Context, id string, o apply.LogOptions, w io.
 
 // logName is the file that a container's logger writes.
 func logName(id string) string { return id + "-json.log" }
-
-// rotatedName tells whether the logger gives such a name to a full file.
-func rotatedName(name, id string) bool {
-	n, ok := strings.CutPrefix(name, logName(id)+".")
-	_, err := strconv.ParseUint(n, 10, 32)
-	return ok && err == nil
-}
 
 // before returns the newest ended container of the same name.
 func (r *Runtime) before(id string) (string, error) {

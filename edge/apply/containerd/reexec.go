@@ -3,6 +3,7 @@ package containerd
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,9 +17,12 @@ import (
 	shimlog "github.com/containerd/containerd/v2/core/runtime/v2/logging"
 	"github.com/containerd/nerdctl/v2/pkg/clientutil"
 	"github.com/containerd/nerdctl/v2/pkg/logging"
+	"github.com/containerd/nerdctl/v2/pkg/logging/jsonfile"
 	"github.com/containerd/nerdctl/v2/pkg/ocihook"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"selvedge/internal/logfile"
 )
 
 // hookArgs are the settings that the hook process gets on its command line: it sees
@@ -88,19 +92,18 @@ const maxState = 1 << 20
 // maxLine bounds one log line; longer ones are cut into several.
 const maxLine = 16 << 10
 
-// logger runs nerdctl's log driver until both streams end. nerdctl's own asks
-// containerd when the container ends, and dies with it: the container's next line
-// would kill it by SIGPIPE.
+// logger keeps what a container prints, in the form of nerdctl's json-file driver, until both
+// streams end. nerdctl's own asks containerd when the container ends, and dies with it: the
+// container's next line would kill it by SIGPIPE. Its files are in the order of the clock, which
+// may be set back.
 func logger(dataStore string) shimlog.LoggerFunc {
-	return func(ctx context.Context, cfg *shimlog.Config, ready func() error) error {
+	return func(_ context.Context, cfg *shimlog.Config, ready func() error) error {
 		lc, err := logging.LoadLogConfig(dataStore, cfg.Namespace, cfg.ID)
 		if err != nil {
 			return err
 		}
-		driver, err := logging.GetDriver(lc.Driver, lc.Opts, lc.Address)
-		if err != nil {
-			return err
-		}
+		w := writer(jsonfile.Path(dataStore, cfg.Namespace, cfg.ID), lc.Opts)
+		defer w.Close()
 		// held until the last line is written: whoever reads to the end waits for it
 		lock, err := os.OpenFile(filepath.Join(dataStore, "containers", cfg.Namespace, cfg.ID, loggerLock), os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
@@ -110,9 +113,6 @@ func logger(dataStore string) shimlog.LoggerFunc {
 		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 			return fmt.Errorf("lock the log: %w", err)
 		}
-		if err := driver.PreProcess(ctx, dataStore, cfg); err != nil {
-			return err
-		}
 		if err := ready(); err != nil {
 			return err
 		}
@@ -120,13 +120,24 @@ func logger(dataStore string) shimlog.LoggerFunc {
 		var wg sync.WaitGroup
 		wg.Go(func() { pump(cfg.Stdout, stdout) })
 		wg.Go(func() { pump(cfg.Stderr, stderr) })
-		err = driver.Process(stdout, stderr)
-		// a driver that gave up must not block the container: read on and drop
-		wg.Go(func() { drain(stdout) })
-		wg.Go(func() { drain(stderr) })
+		err = jsonfile.Encode(stdout, stderr, lossy{w})
 		wg.Wait()
-		return errors.Join(err, driver.PostProcess())
+		return err
 	}
+}
+
+// writer is where a container's log goes, as logOptions has it.
+func writer(path string, opts map[string]string) *logfile.Writer {
+	return &logfile.Writer{Path: path, Size: cmp.Or(number(opts["max-size"]), 10<<20), Keep: int(max(number(opts["max-file"])-1, 1))}
+}
+
+// lossy drops what cannot be written, as on a full disk: the container must not wait for it, and
+// the next line may find room.
+type lossy struct{ w io.Writer }
+
+func (l lossy) Write(p []byte) (int, error) {
+	_, _ = l.w.Write(p)
+	return len(p), nil
 }
 
 // pump sends lines of at most maxLine bytes until the stream ends.
@@ -145,11 +156,6 @@ func pump(r io.Reader, lines chan<- string) {
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
-	}
-}
-
-func drain(c <-chan string) {
-	for range c {
 	}
 }
 

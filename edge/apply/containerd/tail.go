@@ -3,7 +3,6 @@ package containerd
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,9 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
+
+	"selvedge/internal/logfile"
 )
 
 // tailBytes bounds how far back Tail reads in a file.
@@ -59,21 +59,14 @@ func (r *Runtime) Tail(_ context.Context, id string, lines int) ([]string, error
 
 // rotated names the newest of the files that a log was before; empty if there is none.
 func rotated(dir *os.Root, name string) string {
-	type file struct {
-		name string
-		at   time.Time
-	}
-	var list []file
+	newest, number := "", int64(0)
 	entries, _ := fs.ReadDir(dir.FS(), ".") // what cannot be listed is not there
 	for _, e := range entries {
-		if fi, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), name+".") {
-			list = append(list, file{e.Name(), fi.ModTime()})
+		if n, ok := logfile.Number(name, e.Name()); ok && e.Name() != name && n > number {
+			newest, number = e.Name(), n
 		}
 	}
-	if len(list) == 0 {
-		return ""
-	}
-	return slices.MaxFunc(list, func(a, b file) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.name, b.name)) }).name
+	return newest
 }
 
 // tail returns the last lines of a file of JSON lines; none if it is not there.
