@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,8 @@ type run struct {
 	Image      string    `json:"image,omitempty"`
 	Generation int64     `json:"generation,omitempty"`
 	ExitCode   int       `json:"exitCode"`
-	Ended      time.Time `json:"ended"`
+	Ended      time.Time `json:"ended"`         // for people: the clock may be wrong
+	Seq        int64     `json:"seq,omitempty"` // one higher than of those before
 	size       int64
 }
 
@@ -62,6 +64,13 @@ func (r *Runtime) keep(dir string, x run) error {
 	tmp, to := filepath.Join(r.endedDir(), ".new-"+x.ID), filepath.Join(r.endedDir(), x.ID)
 	if err := errors.Join(os.RemoveAll(tmp), os.RemoveAll(to), os.MkdirAll(tmp, 0o700)); err != nil {
 		return err
+	}
+	list, err := r.runs()
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(tmp))
+	}
+	if x.Seq = 1; len(list) > 0 {
+		x.Seq = list[len(list)-1].Seq + 1
 	}
 	b, err := json.Marshal(x)
 	if err == nil {
@@ -116,7 +125,7 @@ func (r *Runtime) runs() ([]run, error) {
 			out = append(out, x)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b run) int { return a.Ended.Compare(b.Ended) })
+	slices.SortStableFunc(out, func(a, b run) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), a.Ended.Compare(b.Ended)) })
 	return out, nil
 }
 
