@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	"selvedge/edge"
+	"selvedge/edge/apply"
+	"selvedge/edge/apply/runtimetest"
 	"selvedge/edge/auth"
 	"selvedge/edge/hubtest"
 	"selvedge/schema/nodestate"
@@ -392,6 +396,54 @@ func TestWhatWasTakenAwayDoesNotComeBack(t *testing.T) {
 	b.good(3)
 	if code := b.askRestart(h); code != "" {
 		t.Errorf("given again: code %q", code)
+	}
+}
+
+// asked is a runtime that notes which part of a log was asked for.
+type asked struct {
+	*runtimetest.Fake
+	since chan time.Time
+}
+
+func (a asked) Logs(_ context.Context, _ string, o apply.LogOptions, _ io.Writer) error {
+	a.since <- o.Since
+	return nil
+}
+
+// A duration counts back from the node's own clock, which stamped the lines.
+func TestAgoIsByTheNodesClock(t *testing.T) {
+	b, h := joined(t)
+	rt := asked{b.rt, make(chan time.Time, 10)}
+	b.cfg.Runtime = rt
+	now := time.Now().Add(time.Hour).UTC()
+	b.cfg.Now = func() time.Time { return now }
+	b.sign1(nodestate.Remote{Logs: true}, 1, app("a", "1"))
+	b.start()
+	b.good(1)
+	b.until("the live connection", func() bool { return b.status().Hub.Connected })
+	for id, c := range map[string]struct {
+		r    wire.LogsRequest
+		want time.Time
+	}{
+		"since": {wire.LogsRequest{Since: now.Add(-5 * time.Minute)}, now.Add(-5 * time.Minute)},
+		"ago":   {wire.LogsRequest{AgoMS: 600_000}, now.Add(-10 * time.Minute)},
+		"long":  {wire.LogsRequest{AgoMS: math.MaxInt64}, now.Add(-100 * 365 * 24 * time.Hour)},
+		"none":  {wire.LogsRequest{AgoMS: -1}, time.Time{}},
+	} {
+		c.r.App, c.r.By, c.r.Stream, c.r.Window = "a", "ana", id, 1
+		q, _ := json.Marshal(c.r)
+		b.until("an answer", func() bool {
+			m, err := h.Conn.Request(wire.RequestSubject("gw-1", wire.VerbLogs), q, patience)
+			return err == nil && string(m.Data) == "{}"
+		})
+		select {
+		case got := <-rt.since:
+			if !got.Equal(c.want) {
+				t.Errorf("%s: since %v, want %v", id, got, c.want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s: nothing was read", id)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"selvedge/edge/apply"
 	"selvedge/edge/journal"
@@ -35,9 +36,15 @@ func coded(err error) error {
 	return &wire.Error{Code: code, Message: err.Error()}
 }
 
+// maxAgo is longer ago than anything was printed.
+const maxAgo = 100 * 365 * 24 * time.Hour
+
 // Logs writes a container's log, the agent's, or those of all containers of an app with
 // their names in front.
 func (h hands) Logs(ctx context.Context, r wire.LogsRequest, w io.Writer) error {
+	if r.AgoMS > 0 {
+		r.Since = h.a.cfg.Now().Add(-time.Duration(min(r.AgoMS, maxAgo.Milliseconds())) * time.Millisecond)
+	}
 	if r.Agent {
 		if h.a.cfg.Journal == nil {
 			return &wire.Error{Code: wire.CodeNotFound, Message: "this agent keeps no log of its own; look at the machine's journal"}

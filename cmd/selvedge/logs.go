@@ -58,7 +58,7 @@ are left out; --raw passes everything on.`,
 	l.query.register(c, &f)
 	registerContainer(c, &f, &l.Container)
 	c.Flags().BoolVarP(&l.Follow, "follow", "f", false, "go on, live, until interrupted")
-	c.Flags().StringVar(&l.since, "since", "", "since a duration ago, e.g. 10m, or a time, e.g. 2027-01-31T08:00:00Z")
+	c.Flags().StringVar(&l.since, "since", "", "since a duration ago, e.g. 10m, or a time by the node's clock, e.g. 2027-01-31T08:00:00Z")
 	c.Flags().IntVar(&l.tail, "tail", -1, "at most so many lines of the past; 0: none, -1: all")
 	c.Flags().BoolVarP(&l.Previous, "previous", "p", false, "of runs that ended")
 	c.Flags().BoolVar(&l.Timestamps, "timestamps", false, "with the time of each line")
@@ -144,7 +144,9 @@ func (l *logFlags) sources(ctx context.Context, hub *client.Client, args []strin
 	default:
 		o.Tail = l.tail
 	}
-	if l.since != "" {
+	if d, err := time.ParseDuration(l.since); err == nil && d >= 0 {
+		o.Ago = max(d, 1) // of the node's clock, which may be off
+	} else if l.since != "" {
 		t, err := moment(l.since, time.Now())
 		if err != nil {
 			return nil, err

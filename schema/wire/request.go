@@ -23,8 +23,9 @@ type LogsRequest struct {
 	Container  string    `json:"container,omitempty"` // empty: the app's only one, or all of them with their name in front
 	Previous   bool      `json:"previous,omitempty"`  // of runs that ended, as far as they are kept
 	Follow     bool      `json:"follow,omitempty"`
-	Since      time.Time `json:"since,omitzero"`
-	Tail       int       `json:"tail,omitempty"` // lines; 0: all, -1: none of the past
+	Since      time.Time `json:"since,omitzero"`  // by the node's clock, as the times of its lines
+	AgoMS      int64     `json:"agoMs,omitempty"` // in place of Since: milliseconds before now, whatever the node's clock says
+	Tail       int       `json:"tail,omitempty"`  // lines; 0: all, -1: none of the past
 	Timestamps bool      `json:"timestamps,omitempty"`
 	Window     int       `json:"window"` // frames that may be sent before credit comes
 }

@@ -148,6 +148,14 @@ func (v values) since(name string) time.Time {
 	return time.Time{}
 }
 
+// sinceOrAgo leaves a duration one: whose clock is meant is for others to say.
+func (v values) sinceOrAgo(name string) (time.Time, time.Duration) {
+	if d, err := time.ParseDuration(v.text(name)); err == nil {
+		return time.Time{}, max(d, 1) // zero would be none
+	}
+	return v.since(name), 0
+}
+
 func invalid(format string, a ...any) *hubapi.Problem {
 	return &hubapi.Problem{Title: "invalid request", Status: http.StatusBadRequest, Reason: hubapi.ReasonInvalid, Detail: fmt.Sprintf(format, a...)}
 }

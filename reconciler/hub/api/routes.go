@@ -115,7 +115,7 @@ func routes() []route {
 				{name: "agent", doc: "Of the agent instead of an app.", kind: boolean},
 				{name: "previous", doc: "Of runs that ended, as far as they are kept.", kind: boolean},
 				{name: "follow", doc: "Go on with what is printed from now on.", kind: boolean},
-				paramSince,
+				{name: "since", doc: "What was printed at or after this time (RFC 3339) by the node's clock, or at most so long ago, such as 15m.", kind: sinceAgo, max: 64},
 				{name: "tail", doc: "The last so many lines; 0: all, -1: none of the past.", kind: number, min: -1, max: 10_000_000},
 				{name: "timestamps", doc: "The time in front of each line.", kind: boolean},
 			}), media: mediaText, stream: logs},

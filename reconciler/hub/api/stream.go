@@ -23,9 +23,10 @@ const (
 // before, so a slow one fills no memory.
 func logs(x *exchange, w http.ResponseWriter) error {
 	ctx := x.r.Context()
+	since, ago := x.q.sinceOrAgo("since")
 	s, err := x.c.Ops.Logs(ctx, x.caller, x.q.text("node"), ops.LogOptions{
 		Agent: x.q.flag("agent"), App: x.q.text("app"), Container: x.q.text("container"), Previous: x.q.flag("previous"),
-		Follow: x.q.flag("follow"), Since: x.q.since("since"), Tail: x.q.number("tail"), Timestamps: x.q.flag("timestamps"),
+		Follow: x.q.flag("follow"), Since: since, Ago: ago, Tail: x.q.number("tail"), Timestamps: x.q.flag("timestamps"),
 	})
 	if err != nil {
 		return err

@@ -54,10 +54,18 @@ func TestLogs(t *testing.T) {
 	}
 	ended(t, node)
 	asked := node.Requests()[0]
-	for _, want := range []string{`"tail":-1`, `"timestamps":true`, `"since":"20`, `"by":"user:viewer"`, `"app":"web"`} {
+	for _, want := range []string{`"tail":-1`, `"timestamps":true`, `"agoMs":600000`, `"by":"user:viewer"`, `"app":"web"`} {
 		if !strings.Contains(asked, want) {
 			t.Errorf("%s lacks %s", asked, want)
 		}
+	}
+	if strings.Contains(asked, `"since"`) {
+		t.Errorf("%s: the hub's clock says nothing of the node's", asked)
+	}
+	w.get(t, "viewer", "/nodes/mu-1/logs?app=web&since=2027-01-31T08:00:00Z")
+	ended(t, node)
+	if asked := node.Requests()[1]; !strings.Contains(asked, `"since":"2027-01-31T08:00:00Z"`) || strings.Contains(asked, "agoMs") {
+		t.Errorf("%s", asked)
 	}
 	// who leaves ends it at the node
 	ctx, cancel := context.WithCancel(t.Context())

@@ -193,8 +193,9 @@ type LogOptions struct {
 	Container  string
 	Previous   bool
 	Follow     bool
-	Since      time.Time
-	Tail       int // lines; 0: all, -1: none of the past
+	Since      time.Time     // by the node's clock, as the times of its lines
+	Ago        time.Duration // in place of Since: before now, whatever the node's clock says
+	Tail       int           // lines; 0: all, -1: none of the past
 	Timestamps bool
 }
 
@@ -212,6 +213,8 @@ func (o LogOptions) values() url.Values {
 	}
 	if !o.Since.IsZero() {
 		v.Set("since", o.Since.UTC().Format(time.RFC3339Nano))
+	} else if o.Ago > 0 {
+		v.Set("since", o.Ago.String())
 	}
 	if o.Tail != 0 {
 		v.Set("tail", strconv.Itoa(o.Tail))

@@ -48,10 +48,14 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 	}
 	// lines of the agent have their times anyhow
 	f := newFollower(w, o.Timestamps || o.Agent)
-	f.cut = o.Tail != 0 || !o.Since.IsZero()
+	f.cut = o.Tail != 0 || !o.Since.IsZero() || o.Ago > 0
+	began := time.Now()
 	o.Timestamps = true // to go on from
 	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
+		if p.Ago > 0 { // the same moment at each try
+			p.Ago += time.Since(began)
+		}
 		if !f.last.IsZero() {
 			p.Since, p.Tail = f.last.Add(-overlap), 0
 			f.replay()

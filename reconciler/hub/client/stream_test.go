@@ -117,6 +117,29 @@ func TestFollowTail(t *testing.T) {
 	}
 }
 
+// TestFollowSinceAgo asks for the same moment again after a log broke off before anything came.
+func TestFollowSinceAgo(t *testing.T) {
+	var asked []time.Duration
+	_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		ago, err := time.ParseDuration(r.URL.Query().Get("since"))
+		if err != nil {
+			t.Error(err)
+		}
+		if asked = append(asked, ago); len(asked) == 1 {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	})
+	began := time.Now()
+	if err := c.Logs(t.Context(), "gw-1", LogOptions{App: "web", Follow: true, Ago: 10 * time.Minute}, io.Discard, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(asked) != 2 || asked[1] <= asked[0] || asked[0] < 10*time.Minute || asked[1] > 10*time.Minute+time.Since(began) {
+		t.Errorf("asked for %v", asked)
+	}
+}
+
 // TestFollowEnds tells refusals that pass from those that do not.
 func TestFollowEnds(t *testing.T) {
 	for _, c := range []struct {

@@ -30,8 +30,9 @@ type LogOptions struct {
 	Container  string // empty: the app's only one, or all with their name in front
 	Previous   bool   // of runs that ended
 	Follow     bool
-	Since      time.Time
-	Tail       int // lines; 0: all, -1: none of the past
+	Since      time.Time     // by the node's clock
+	Ago        time.Duration // in place of Since: before now
+	Tail       int           // lines; 0: all, -1: none of the past
 	Timestamps bool
 }
 
@@ -163,7 +164,7 @@ func (o *Ops) Logs(ctx context.Context, c Caller, node string, l LogOptions) (*S
 	return o.stream(ctx, e, a, access.Logs, wire.VerbLogs, func(id string) any {
 		return wire.LogsRequest{
 			Stream: id, By: e.Subject.String(), Agent: l.Agent, App: l.App, Container: l.Container, Previous: l.Previous,
-			Follow: l.Follow, Since: l.Since, Tail: l.Tail, Timestamps: l.Timestamps, Window: wire.Window,
+			Follow: l.Follow, Since: l.Since, AgoMS: int64((l.Ago + time.Millisecond - 1) / time.Millisecond), Tail: l.Tail, Timestamps: l.Timestamps, Window: wire.Window,
 		}
 	})
 }
