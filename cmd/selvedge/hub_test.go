@@ -52,7 +52,7 @@ func newHub(h *standIn) (srv *httptest.Server, ca string) {
 
 // atHub starts one, and returns the environment of somebody who uses it.
 func atHub(t *testing.T) []string {
-	srv, ca := newHub(&standIn{pending: []hubapi.Pending{waitingNode("7KQ2-M9XD", "line-7kq2m9xd", "UDCQMFBVXIOZ25ZZXXQBWDDRNTWYFXQHRO7YBZH27NV6NJV6CFDA4TMA")}})
+	srv, ca := newHub(&standIn{pending: []hubapi.Pending{waitingNode("7KQ2-M9XD", "line-7kq2m9xd", 1)}})
 	t.Cleanup(srv.Close)
 	return append(os.Environ(), "SELVEDGE_HUB="+srv.URL, "SELVEDGE_CA="+ca, "SELVEDGE_TOKEN="+goodToken, "XDG_CONFIG_HOME="+t.TempDir())
 }
