@@ -223,14 +223,16 @@ func decode(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // fail answers with a problem. What is not one is the hub's own fault: the caller learns an
-// ID, the log learns the rest.
+// ID, the log learns the rest. It always answers: a request's context also ends when the hub
+// stops, and who is still there would take silence for success.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	id := r.Header.Get("X-Request-Id")
 	p, ok := errors.AsType[*hubapi.Problem](err)
 	switch {
-	case r.Context().Err() != nil:
-		a.c.Log.Debug("the caller left", "id", id, "path", r.URL.Path)
-		return
+	case !ok && r.Context().Err() != nil:
+		a.c.Log.Debug("the caller left, or the hub stops", "id", id, "path", r.URL.Path, "error", err)
+		p = &hubapi.Problem{Title: "the hub is stopping", Status: http.StatusServiceUnavailable, Reason: hubapi.ReasonUnavailable,
+			Detail: "the hub stops and did not finish this; ask again soon"}
 	case !ok:
 		a.c.Log.Error("a request failed", "id", id, "method", r.Method, "path", r.URL.Path, "error", err)
 		p = &hubapi.Problem{Title: "internal error", Status: http.StatusInternalServerError, Reason: hubapi.ReasonUnavailable,

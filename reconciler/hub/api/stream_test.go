@@ -36,6 +36,13 @@ func (w *world) open(t testing.TB, c *http.Client, r *http.Request) *http.Respon
 	return res
 }
 
+// http1 speaks that version only.
+func (w *world) http1() *http.Transport {
+	h1 := w.http.Client().Transport.(*http.Transport).Clone()
+	h1.ForceAttemptHTTP2, h1.TLSClientConfig.NextProtos, h1.TLSNextProto = false, []string{"http/1.1"}, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	return h1
+}
+
 func ended(t testing.TB, n *opstest.Node) {
 	t.Helper()
 	select {
@@ -110,9 +117,7 @@ func TestLogs(t *testing.T) {
 func TestSlowHTTPReader(t *testing.T) {
 	w := newWorld(t, opstest.Config{})
 	node := w.Join(t, "mu-1")
-	h1 := w.http.Client().Transport.(*http.Transport).Clone()
-	h1.ForceAttemptHTTP2, h1.TLSClientConfig.NextProtos, h1.TLSNextProto = false, []string{"http/1.1"}, map[string]func(string, *tls.Conn) http.RoundTripper{}
-	for name, c := range map[string]*http.Client{"HTTP/1.1": {Transport: h1}, "HTTP/2": w.http.Client()} {
+	for name, c := range map[string]*http.Client{"HTTP/1.1": {Transport: w.http1()}, "HTTP/2": w.http.Client()} {
 		before := node.Sent.Load()
 		var heap runtime.MemStats
 		runtime.GC()
@@ -398,9 +403,7 @@ func TestExecRefused(t *testing.T) {
 func BenchmarkLogs(b *testing.B) {
 	w := newWorld(b, opstest.Config{})
 	w.Join(b, "mu-1")
-	h1 := w.http.Client().Transport.(*http.Transport).Clone()
-	h1.ForceAttemptHTTP2, h1.TLSClientConfig.NextProtos, h1.TLSNextProto = false, []string{"http/1.1"}, map[string]func(string, *tls.Conn) http.RoundTripper{}
-	for name, c := range map[string]*http.Client{"http1": {Transport: h1}, "http2": w.http.Client()} {
+	for name, c := range map[string]*http.Client{"http1": {Transport: w.http1()}, "http2": w.http.Client()} {
 		b.Run(name, func(b *testing.B) {
 			res := w.open(b, c, w.request(b, "viewer", "GET", "/nodes/mu-1/logs?app=web&follow=true", ""))
 			defer res.Body.Close()

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"selvedge/reconciler/hub/ops"
 	"selvedge/reconciler/hub/ops/opstest"
 	"selvedge/schema/roster"
 	"selvedge/schema/wire"
@@ -225,5 +227,21 @@ func TestPacked(t *testing.T) {
 	}
 	if a := w.ask("GET", "/assets/"+w.files.hash+"/..%2fconsole.go", "", nil); a.StatusCode != http.StatusNotFound {
 		t.Errorf("a file that is none: %d", a.StatusCode)
+	}
+}
+
+// TestStopping asks while the hub stops, which ends what requests wait for: nothing looks as if
+// it had been done.
+func TestStopping(t *testing.T) {
+	w := newWorld(t, opstest.Config{Ops: func(c *ops.Config) { c.RestartTime = 100 * time.Millisecond }})
+	w.Join(t, "mu-1").Silent.Store(true)
+	r := httptest.NewRequest("POST", "https://hub.example/nodes/mu-1/restart", strings.NewReader("app=web"))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Hx-Request", "true")
+	r.AddCookie(w.signIn("root"))
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if a := w.do(r.WithContext(ctx)); a.StatusCode < 500 || !strings.Contains(a.body, "notice bad") {
+		t.Errorf("%d %q", a.StatusCode, a.body)
 	}
 }

@@ -251,11 +251,12 @@ func (x *exchange) again(w http.ResponseWriter) {
 // fail shows a problem. What is not one is the hub's own fault: people learn an ID, the log
 // learns the rest.
 func (x *exchange) fail(w http.ResponseWriter, err error) {
-	if x.r.Context().Err() != nil {
-		return // the reader left
-	}
 	p, ok := errors.AsType[*hubapi.Problem](err)
-	if !ok {
+	switch {
+	case !ok && x.r.Context().Err() != nil: // nobody reads it, or the hub stops and they must not take silence for success
+		p = &hubapi.Problem{Title: "The hub is stopping", Status: http.StatusServiceUnavailable, Reason: hubapi.ReasonUnavailable,
+			Detail: "the hub stops and did not finish this"}
+	case !ok:
 		x.c.Log.Error("a page failed", "id", x.id, "method", x.r.Method, "path", x.r.URL.Path, "error", err)
 		p = &hubapi.Problem{Title: "Internal error", Status: http.StatusInternalServerError, Reason: hubapi.ReasonUnavailable,
 			Detail: "the hub could not do it; its log has the cause under request " + x.id}

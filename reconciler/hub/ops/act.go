@@ -135,14 +135,16 @@ func (o *Ops) Restart(ctx context.Context, c Caller, node string, r hubapi.Resta
 		return err
 	}
 	// it goes on if the caller leaves: half a restart is nothing that anybody wants
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.RestartTime)
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.RestartTime)
 	defer cancel()
 	var answer wire.Answer
-	err = o.c.Bus.Request(ctx, node, wire.VerbRestart, wire.RestartRequest{By: e.Subject.String(), App: r.App, Container: r.Container}, &answer)
+	err = o.c.Bus.Request(whole, node, wire.VerbRestart, wire.RestartRequest{By: e.Subject.String(), App: r.App, Container: r.Container}, &answer)
 	if err == nil && answer.Error != nil {
 		err = answer.Error
 	}
 	switch {
+	case errors.Is(err, bus.ErrNotReady) && ctx.Err() != nil:
+		err = unavailable("the hub is stopping, and %s has not said yet that it is done: see 'selvedge node show %s'", node, node)
 	case errors.Is(err, bus.ErrTimeout), errors.Is(err, context.DeadlineExceeded): // a container may have longer to stop
 		err = problem(http.StatusGatewayTimeout, hubapi.ReasonTimeout, "the node has not said that it is done",
 			"%s has not said within %v that it is done; its connection may be cut, or a container takes its time to stop: see 'selvedge node show %s'", node, o.c.RestartTime, node)

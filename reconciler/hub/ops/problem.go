@@ -72,6 +72,8 @@ func nodeProblem(node string, err error) *hubapi.Problem {
 		return offline("%s: %v; try again when it is connected", node, err)
 	case errors.Is(err, bus.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusGatewayTimeout, hubapi.ReasonTimeout, "the node does not answer", "%s does not answer; its connection may be cut, try again when it reports", node)
+	case errors.Is(err, context.Canceled):
+		return unavailable("%s has not answered, and the hub is stopping or the caller left; ask again soon", node)
 	}
 	return unavailable("%s: %v", node, err)
 }

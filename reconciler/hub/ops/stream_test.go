@@ -316,3 +316,21 @@ func BenchmarkLogs(b *testing.B) {
 		}
 	}
 }
+
+// TestCallerLeaves ends a question before the node has answered: the error is one for people.
+func TestCallerLeaves(t *testing.T) {
+	w := opstest.New(t, opstest.Config{})
+	n := w.Join(t, "mu-1")
+	n.Silent.Store(true)
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		for len(n.Requests()) == 0 { // it tells nobody
+			time.Sleep(time.Millisecond)
+		}
+		leave()
+	}()
+	_, err := w.Logs(ctx, w.Caller(t, "editor"), "mu-1", ops.LogOptions{App: "web"})
+	if p, ok := errors.AsType[*hubapi.Problem](err); !ok || p.Reason != hubapi.ReasonUnavailable || strings.Contains(p.Detail, "context") {
+		t.Errorf("%v", err)
+	}
+}

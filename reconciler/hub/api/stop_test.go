@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"selvedge/internal/serve"
+	"selvedge/reconciler/hub/ops"
+	"selvedge/reconciler/hub/ops/opstest"
+)
+
+// TestHubStops stops the server, as a signal does, with questions open, over both
+// versions of HTTP: none of them looks as if it had gone well.
+func TestHubStops(t *testing.T) {
+	w := newWorld(t, opstest.Config{Ops: func(c *ops.Config) { c.RestartTime = 2 * time.Second }})
+	node := w.Join(t, "mu-1")
+	a, err := New(Config{Ops: w.Ops, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*http.Client{"HTTP/1.1": {Transport: w.http1()}, "HTTP/2": w.http.Client()} {
+		t.Run(name, func(t *testing.T) {
+			s, err := serve.Listen(serve.Config{Addr: "127.0.0.1:0", Handler: a, HTTP2: true, Log: slog.New(slog.DiscardHandler),
+				GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &w.http.TLS.Certificates[0], nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- s.Run(ctx) }()
+			defer func() { stop(); <-ran }()
+			request := func(method, path, body string) *http.Request {
+				r := w.request(t, "root", method, path, body)
+				r.URL, err = url.Parse("https://" + s.Addr() + Base + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			node.Silent.Store(true)
+			before := len(node.Requests())
+			asked := map[string]chan int{}
+			for _, r := range []*http.Request{request("POST", "/nodes/mu-1/restart", `{"app":"web"}`), request("GET", "/nodes/mu-1/logs?agent=true", "")} {
+				status := make(chan int, 1)
+				asked[r.URL.Path] = status
+				go func() {
+					res, err := c.Do(r)
+					if err != nil {
+						status <- 0
+						return
+					}
+					res.Body.Close()
+					status <- res.StatusCode
+				}()
+			}
+			for end := time.Now().Add(20 * time.Second); len(node.Requests()) < before+2; time.Sleep(time.Millisecond) { // it tells nobody
+				if time.Now().After(end) {
+					t.Fatal("the node is not asked")
+				}
+			}
+			stop()
+			for path, status := range asked {
+				if code := <-status; code != 0 && code < 500 {
+					t.Errorf("%s: %d, and the node never answered", path, code)
+				}
+			}
+		})
+	}
+}
