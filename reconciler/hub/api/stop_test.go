@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 	"selvedge/reconciler/hub/ops/opstest"
 )
 
-// TestHubStops stops the server, as a signal does, with questions open, over both
+// TestHubStops stops the server, as a signal does, with a log and questions open, over both
 // versions of HTTP: none of them looks as if it had gone well.
 func TestHubStops(t *testing.T) {
 	w := newWorld(t, opstest.Config{Ops: func(c *ops.Config) { c.RestartTime = 2 * time.Second }})
@@ -42,6 +44,14 @@ func TestHubStops(t *testing.T) {
 				}
 				return r
 			}
+			node.Silent.Store(false)
+			followed := w.open(t, c, request("GET", "/nodes/mu-1/logs?app=web&follow=true", ""))
+			if !strings.HasPrefix(followed.Proto, name) {
+				t.Errorf("%s, want %s", followed.Proto, name)
+			}
+			if _, err := io.ReadFull(followed.Body, make([]byte, 7)); err != nil {
+				t.Fatal(err)
+			}
 			node.Silent.Store(true)
 			before := len(node.Requests())
 			asked := map[string]chan int{}
@@ -64,6 +74,10 @@ func TestHubStops(t *testing.T) {
 				}
 			}
 			stop()
+			if n, err := io.Copy(io.Discard, followed.Body); err == nil {
+				t.Errorf("the log seems to be whole after %d bytes more", n)
+			}
+			ended(t, node)
 			for path, status := range asked {
 				if code := <-status; code != 0 && code < 500 {
 					t.Errorf("%s: %d, and the node never answered", path, code)

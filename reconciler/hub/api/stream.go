@@ -38,30 +38,23 @@ func logs(x *exchange, w http.ResponseWriter) error {
 	h.Set("X-Accel-Buffering", "no")
 	out := writer{w: w, control: http.NewResponseController(w)}
 	w.WriteHeader(http.StatusOK)
-	if out.flush() != nil {
-		return nil
-	}
-	for {
-		_, data, err := s.Next(ctx)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			x.broken(w, s, err)
-			return nil
-		}
-		if out.write(data) != nil || out.flush() != nil {
-			return nil // the reader left, or takes nothing
+	err = out.flush()
+	for err == nil {
+		var data []byte
+		if _, data, err = s.Next(ctx); err == nil {
+			err = errors.Join(out.write(data), out.flush())
 		}
 	}
+	if !errors.Is(err, io.EOF) {
+		x.broken(w, s, err)
+	}
+	return nil
 }
 
 // broken ends a stream that has begun. What the node says of its end goes into the trailer;
-// else the connection breaks, so that nobody takes what came for the whole.
+// else the connection breaks, so that nobody takes what came for the whole, whether the node
+// went away, the right did, or the hub stops.
 func (x *exchange) broken(w http.ResponseWriter, s *ops.Stream, err error) {
-	if x.r.Context().Err() != nil {
-		return
-	}
 	x.c.Log.Debug("a stream broke", "id", x.id, "path", x.r.URL.Path, "error", err)
 	if b, merr := json.Marshal(err); merr == nil && s.Told() {
 		w.Header().Set(hubapi.TrailerError, string(b))
