@@ -63,7 +63,8 @@ func (x *exchange) broken(w http.ResponseWriter, s *ops.Stream, err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// writer gives each write its time.
+// writer gives what is written its time, and lifts the deadline when it is taken: HTTP/2
+// resets a stream whose deadline passes, also one that has nothing to tell.
 type writer struct {
 	w       io.Writer
 	control *http.ResponseController
@@ -76,7 +77,13 @@ func (w writer) write(p []byte) error {
 	return err
 }
 
-func (w writer) flush() error { return w.control.Flush() }
+func (w writer) flush() error {
+	if err := w.control.Flush(); err != nil {
+		return err
+	}
+	_ = w.control.SetWriteDeadline(time.Time{})
+	return nil
+}
 
 // watch sends updates as server-sent events.
 func watch(x *exchange, w http.ResponseWriter) error {

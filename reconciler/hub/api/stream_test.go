@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
@@ -109,6 +110,28 @@ func TestLogs(t *testing.T) {
 	w.Status.Presence("mu-1", false)
 	if a := w.get(t, "root", "/nodes/mu-1/logs?agent=true"); a.StatusCode != 503 && a.StatusCode != 504 {
 		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}
+
+// deadlines notes which deadline there is.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	now time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.now = t; return nil }
+
+// A stream that has nothing to tell has no deadline: that would end it.
+func TestQuietStream(t *testing.T) {
+	d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	out := writer{w: d, control: http.NewResponseController(d)}
+	for range 2 {
+		if err := out.write([]byte("x")); err != nil || d.now.IsZero() {
+			t.Errorf("a write has no bound: %v", err)
+		}
+		if err := out.flush(); err != nil || !d.now.IsZero() {
+			t.Errorf("the deadline stays: %v", err)
+		}
 	}
 }
 
