@@ -98,7 +98,8 @@ func sourceOf(a net.Addr) netip.Prefix {
 	return Source(t.AddrPort().Addr())
 }
 
-// conn cuts off a peer that takes nothing of what is written, and gives its place back once.
+// conn cuts off a peer that takes nothing of what is written, after stallTime unless a
+// deadline is set from outside, and gives its place back once.
 type conn struct {
 	net.Conn
 	sources *sources
@@ -108,12 +109,10 @@ type conn struct {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	d := time.Now().Add(stallTime)
-	if u := c.until.Load(); u != nil && u.Before(d) {
-		d = *u
-	}
-	if err := c.Conn.SetWriteDeadline(d); err != nil {
-		return 0, err
+	if c.until.Load() == nil {
+		if err := c.Conn.SetWriteDeadline(time.Now().Add(stallTime)); err != nil {
+			return 0, err
+		}
 	}
 	return c.Conn.Write(p)
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	heartbeat = 15 * time.Second // of an event stream with nothing to tell
-	stall     = 2 * time.Minute  // for a reader to take what is written; then it is gone
+	stall     = 15 * time.Minute // for a reader to take what is written, for people read slowly; then it is gone
 	replay    = 1000             // events that Last-Event-ID gets back
 )
 

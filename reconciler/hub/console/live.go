@@ -161,4 +161,10 @@ func (e *events) send(name string, data []byte) error {
 	return err
 }
 
-func (e *events) flush() error { return e.control.Flush() }
+func (e *events) flush() error {
+	if err := e.control.Flush(); err != nil {
+		return err
+	}
+	_ = e.control.SetWriteDeadline(time.Time{}) // it would end also what is quiet
+	return nil
+}
