@@ -363,8 +363,11 @@ func testExec(w http.ResponseWriter, r *http.Request) {
 	case "cat":
 		for {
 			kind, b, err := conn.Read(ctx)
-			if err != nil || kind == websocket.MessageText {
+			if err != nil || kind == websocket.MessageText && strings.Contains(string(b), "eof") {
 				break
+			}
+			if kind == websocket.MessageText {
+				continue
 			}
 			say(hubapi.ChannelOut, string(b[1:]))
 		}

@@ -238,7 +238,7 @@ type Whoami struct {
 
 // ExecMessage is a message of an exec WebSocket. Binary messages carry one byte for the
 // channel, then data: 0 stdin (to the hub), 1 stdout, 2 stderr (from it). Text messages are
-// ExecMessages.
+// ExecMessages; an empty one tells the hub that the caller is there.
 type ExecMessage struct {
 	Rows     uint16      `json:"rows,omitempty"` // to the hub
 	Columns  uint16      `json:"columns,omitempty"`

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"selvedge/reconciler/hub/ops"
 	"selvedge/schema/hubapi"
@@ -36,6 +37,8 @@ type API struct {
 	mux    *http.ServeMux
 	routes []route
 	doc    []byte
+
+	beat, silence time.Duration // of commands
 }
 
 // New returns the API's handler.
@@ -47,7 +50,7 @@ func New(c Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{c: c, mux: http.NewServeMux(), routes: routes(), doc: doc}
+	a := &API{c: c, mux: http.NewServeMux(), routes: routes(), doc: doc, beat: heartbeat, silence: silence}
 	for i := range a.routes {
 		rt := &a.routes[i]
 		a.mux.HandleFunc(rt.method+" "+Base+rt.pattern, func(w http.ResponseWriter, r *http.Request) { a.serve(rt, w, r) })

@@ -28,7 +28,7 @@ var comments = map[string]string{
 	"Event":                    "Event is something that happened, on a node or in the hub.",
 	"Event.id":                 "grows in the order in which the hub got to know of it",
 	"Event.received":           "by the hub's clock",
-	"ExecMessage":              "ExecMessage is a message of an exec WebSocket. Binary messages carry one byte for the channel, then data: 0 stdin (to the hub), 1 stdout, 2 stderr (from it). Text messages are ExecMessages.",
+	"ExecMessage":              "ExecMessage is a message of an exec WebSocket. Binary messages carry one byte for the channel, then data: 0 stdin (to the hub), 1 stdout, 2 stderr (from it). Text messages are ExecMessages; an empty one tells the hub that the caller is there.",
 	"ExecMessage.eof":          "to the hub: stdin ended",
 	"ExecMessage.exitCode":     "from the hub: the last message",
 	"ExecMessage.rows":         "to the hub",

@@ -1,15 +1,18 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -21,8 +24,8 @@ import (
 
 const (
 	maxMessage = 1 + wire.MaxFrame // bytes from the caller
-	pingEvery  = 15 * time.Second
-	closeTime  = 5 * time.Second
+	silence    = time.Minute       // of a caller who told that they are there; then they are gone
+	stopTime   = 2 * time.Second   // for the last word of a hub that stops
 )
 
 // exec connects a WebSocket with a command on a node.
@@ -40,37 +43,46 @@ func exec(x *exchange, w http.ResponseWriter) error {
 		return err
 	}
 	defer s.Close()
-	conn, err := websocket.Accept(w, x.r, &websocket.AcceptOptions{OriginPatterns: x.c.Origins})
+	hijack := &hijacker{ResponseWriter: w}
+	conn, err := websocket.Accept(hijack, x.r, &websocket.AcceptOptions{OriginPatterns: x.c.Origins})
 	if err != nil {
 		x.c.Log.Debug("no WebSocket came about", "id", x.id, "error", err)
 		return nil // Accept has answered
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(maxMessage)
+	// in place of the server's own bound: messages have theirs
+	_ = hijack.conn.SetWriteDeadline(time.Now().AddDate(1, 0, 0))
 
-	// the request's context is of no use once the connection is hijacked
-	ctx, cancel := context.WithCancel(context.WithoutCancel(x.r.Context()))
-	defer cancel()
-	stopServer := context.AfterFunc(x.r.Context(), cancel) // it ends with the server
-	defer stopServer()
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
+	ctx, cancel := context.WithCancel(x.r.Context()) // hijacked: it ends with the server, not with the connection
+	var running sync.WaitGroup
+	running.Go(func() {
 		defer cancel()
-		x.input(ctx, conn, s)
-	}()
-	pinging := make(chan struct{})
-	go func() {
-		defer close(pinging)
-		ping(ctx, conn, cancel)
-	}()
+		x.input(conn, s)
+	})
+	running.Go(func() {
+		defer cancel()
+		x.alive(ctx, conn)
+	})
 	err = output(ctx, conn, s)
-	x.finish(conn, s, err)
+	s.Close() // what follows may last, and is not the command's
+	x.finish(ctx, conn, s, err)
 	cancel()
 	conn.CloseNow()
-	<-left
-	<-pinging
+	running.Wait()
 	return nil
+}
+
+// hijacker keeps the connection that is hijacked, for its deadline.
+type hijacker struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h *hijacker) Hijack() (c net.Conn, rw *bufio.ReadWriter, err error) {
+	c, rw, err = http.NewResponseController(h.ResponseWriter).Hijack()
+	h.conn = c
+	return c, rw, err
 }
 
 // upgradable checks all that websocket.Accept will check.
@@ -103,10 +115,19 @@ func lists(headers []string, word string) bool {
 	return false
 }
 
-// input passes on what the caller sends, until the connection ends.
-func (x *exchange) input(ctx context.Context, conn *websocket.Conn, s *ops.Stream) {
+// input passes on what the caller sends, until the connection ends. While the command takes
+// nothing, nothing is read; so nobody may expect the hub to answer pings then, and the hub
+// expects nothing of who is silent because they read slowly. A caller who tells now and
+// then that they are there is expected to go on with it.
+func (x *exchange) input(conn *websocket.Conn, s *ops.Stream) {
+	tells := false
 	for {
+		ctx, cancel := context.Background(), context.CancelFunc(func() {}) // it ends with the connection
+		if tells {
+			ctx, cancel = context.WithTimeout(ctx, x.silence)
+		}
 		kind, b, err := conn.Read(ctx)
+		cancel()
 		if err != nil {
 			return
 		}
@@ -122,6 +143,7 @@ func (x *exchange) input(ctx context.Context, conn *websocket.Conn, s *ops.Strea
 				conn.Close(websocket.StatusUnsupportedData, "text messages are ExecMessages as JSON")
 				return
 			}
+			tells = tells || m == hubapi.ExecMessage{}
 			if m.Rows > 0 && m.Columns > 0 {
 				err = s.Resize(m.Rows, m.Columns)
 			}
@@ -135,21 +157,17 @@ func (x *exchange) input(ctx context.Context, conn *websocket.Conn, s *ops.Strea
 	}
 }
 
-// ping notices a caller that is gone without a word.
-func ping(ctx context.Context, conn *websocket.Conn, gone func()) {
-	t := time.NewTicker(pingEvery)
+// alive tells the caller now and then that the hub is there, and thereby notices that they
+// are not.
+func (x *exchange) alive(ctx context.Context, conn *websocket.Conn) {
+	t := time.NewTicker(x.beat)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			// a caller who reads slowly may let pongs wait as long as data
-			try, cancel := context.WithTimeout(ctx, stall)
-			err := conn.Ping(try)
-			cancel()
-			if err != nil {
-				gone()
+			if send(ctx, conn, websocket.MessageBinary, []byte{hubapi.ChannelOut}) != nil {
 				return
 			}
 		}
@@ -165,17 +183,21 @@ func output(ctx context.Context, conn *websocket.Conn, s *ops.Stream) error {
 			return err
 		}
 		b = append(append(b[:0], channel), data...)
-		try, cancel := context.WithTimeout(ctx, stall)
-		err = conn.Write(try, websocket.MessageBinary, b)
-		cancel()
-		if err != nil {
+		if err = send(ctx, conn, websocket.MessageBinary, b); err != nil {
 			return err
 		}
 	}
 }
 
+// send gives the caller their time to take a message.
+func send(ctx context.Context, conn *websocket.Conn, kind websocket.MessageType, b []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, stall)
+	defer cancel()
+	return conn.Write(ctx, kind, b)
+}
+
 // finish tells how it ended.
-func (x *exchange) finish(conn *websocket.Conn, s *ops.Stream, err error) {
+func (x *exchange) finish(ctx context.Context, conn *websocket.Conn, s *ops.Stream, err error) {
 	var m hubapi.ExecMessage
 	status, why := websocket.StatusNormalClosure, ""
 	p, ok := errors.AsType[*hubapi.Problem](err)
@@ -183,16 +205,26 @@ func (x *exchange) finish(conn *websocket.Conn, s *ops.Stream, err error) {
 	case errors.Is(err, io.EOF):
 		code := s.ExitCode()
 		m.ExitCode = &code
+	case x.r.Context().Err() != nil:
+		m.Error = &wire.Error{Code: wire.CodeUnavailable, Message: "the hub is stopping, and the command was ended"}
+		status, why = websocket.StatusGoingAway, "the hub is stopping"
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		defer cancel()
+		ctx = last
 	case ok:
 		m.Error = &wire.Error{Code: p.Reason, Message: p.Detail}
 		status, why = websocket.StatusPolicyViolation, p.Title
 	default:
 		return // the caller left
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	ctx, cancel := context.WithTimeout(ctx, stall)
 	defer cancel()
 	b, err := json.Marshal(m)
 	if err != nil || conn.Write(ctx, websocket.MessageText, b) != nil {
+		return
+	}
+	// who answers has read all that came before; closing sooner could take it away from them
+	if conn.Ping(ctx) != nil {
 		return
 	}
 	_ = conn.Close(status, why) // it waits for the other side's close, within bounds of its own

@@ -122,6 +122,8 @@ func routes() []route {
 		{method: "GET", pattern: "/nodes/{node}/exec", id: "exec", summary: "Run a command in a container, over a WebSocket",
 			doc: "Binary messages carry one byte for the channel and then data: 0 stdin (to the hub), 1 stdout, 2 stderr (from it). " +
 				"Text messages are ExecMessages: the terminal's size and the end of stdin to the hub, from it as the last message the exit code or an error. " +
+				"While the command takes no input the hub reads nothing. Every 15 seconds it sends a message on channel 1 without data, to tell that it is there. " +
+				"A caller may tell the same with empty ExecMessages; once they did, and nothing came of them for a minute, the command is ended. " +
 				"Needs `remote: exec: true` of the node in Git, and editor.",
 			params: with([]param{paramNode}, container, []param{
 				{name: "command", doc: "A word of the command; repeat it for each.", max: 16 << 10, repeated: true, required: true},

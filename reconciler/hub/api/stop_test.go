@@ -11,12 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"selvedge/internal/serve"
 	"selvedge/reconciler/hub/ops"
 	"selvedge/reconciler/hub/ops/opstest"
+	"selvedge/schema/wire"
 )
 
-// TestHubStops stops the server, as a signal does, with a log and questions open, over both
+// TestHubStops stops the server, as a signal does, with a log, a command and questions open, over both
 // versions of HTTP: none of them looks as if it had gone well.
 func TestHubStops(t *testing.T) {
 	w := newWorld(t, opstest.Config{Ops: func(c *ops.Config) { c.RestartTime = 2 * time.Second }})
@@ -52,6 +55,12 @@ func TestHubStops(t *testing.T) {
 			if _, err := io.ReadFull(followed.Body, make([]byte, 7)); err != nil {
 				t.Fatal(err)
 			}
+			command, _, err := websocket.Dial(t.Context(), "https://"+s.Addr()+Base+"/nodes/mu-1/exec?app=web&command=cat&stdin=true",
+				&websocket.DialOptions{HTTPClient: c, HTTPHeader: http.Header{"Authorization": {"Bearer " + opstest.Token("root")}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer command.CloseNow()
 			node.Silent.Store(true)
 			before := len(node.Requests())
 			asked := map[string]chan int{}
@@ -77,6 +86,10 @@ func TestHubStops(t *testing.T) {
 			if n, err := io.Copy(io.Discard, followed.Body); err == nil {
 				t.Errorf("the log seems to be whole after %d bytes more", n)
 			}
+			if _, last := read(t, command); last.Error == nil || last.Error.Code != wire.CodeUnavailable {
+				t.Errorf("of a command: %+v", last)
+			}
+			ended(t, node)
 			ended(t, node)
 			for path, status := range asked {
 				if code := <-status; code != 0 && code < 500 {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	heartbeat = 15 * time.Second // of an event stream with nothing to tell
+	heartbeat = 15 * time.Second // of a stream with nothing to tell
 	stall     = 15 * time.Minute // for a reader to take what is written, for people read slowly; then it is gone
 	replay    = 1000             // events that Last-Event-ID gets back
 )

@@ -21,6 +21,7 @@ import (
 // world is the API on a real HTTPS server.
 type world struct {
 	*opstest.World
+	api  *API
 	http *httptest.Server
 	doc  *openapi3.T
 }
@@ -32,6 +33,7 @@ func newWorld(t testing.TB, c opstest.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.api = a
 	w.http = httptest.NewUnstartedServer(a)
 	w.http.EnableHTTP2 = true
 	w.http.StartTLS()

@@ -46,6 +46,8 @@ type Client struct {
 	cfg  Config
 	base *url.URL
 	http *http.Client
+
+	beat, silence time.Duration // of commands
 }
 
 // New returns a Client. It connects to nothing.
@@ -65,7 +67,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
 	cfg.Attempts = cmp.Or(cfg.Attempts, 4)
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, "selvedge")
-	return &Client{cfg: cfg, base: u, http: &http.Client{
+	return &Client{cfg: cfg, base: u, beat: beat, silence: silence, http: &http.Client{
 		Transport: transport(conf),
 		// a hub redirects nobody: the token would go along
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

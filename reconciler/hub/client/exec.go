@@ -27,8 +27,8 @@ type Streams struct {
 }
 
 const (
-	execPing     = 15 * time.Second
-	execPatience = 30 * time.Second
+	beat    = 15 * time.Second // between messages that tell the hub that somebody is here
+	silence = time.Minute      // of the hub, which does the same, while it is listened to
 )
 
 // Exec runs a command in a container and returns its exit code. It returns when the command
@@ -66,17 +66,24 @@ func (c *Client) Exec(ctx context.Context, node string, o ExecOptions, s Streams
 	if s.Resize != nil {
 		done.Go(func() { resize(ctx, conn, s.Resize) })
 	}
-	done.Go(func() { alive(ctx, conn) })
+	done.Go(func() { c.alive(ctx, conn) })
 	return c.output(ctx, conn, s)
 }
 
 // output takes what the command says up to its end.
 func (c *Client) output(ctx context.Context, conn *websocket.Conn, s Streams) (int, error) {
 	for {
-		kind, b, err := conn.Read(ctx)
+		// only this has a bound: a reader of the output may take all the time in the world
+		read, cancel := context.WithTimeout(ctx, c.silence)
+		kind, b, err := conn.Read(read)
+		quiet := read.Err() != nil
+		cancel()
 		if err != nil {
 			if ctx.Err() != nil {
 				return 0, ctx.Err()
+			}
+			if quiet {
+				return 0, fmt.Errorf("hub %s has said nothing for %v; the connection is cut", c.base.Host, c.silence)
 			}
 			if e, ok := errors.AsType[websocket.CloseError](err); ok && e.Reason != "" {
 				return 0, fmt.Errorf("hub %s ended the session: %s", c.base.Host, e.Reason)
@@ -96,8 +103,8 @@ func (c *Client) output(ctx context.Context, conn *websocket.Conn, s Streams) (i
 			}
 			continue
 		}
-		if len(b) == 0 {
-			continue
+		if len(b) <= 1 {
+			continue // it tells that the hub is there
 		}
 		w := s.Out
 		if b[0] == hubapi.ChannelErr {
@@ -141,16 +148,11 @@ func resize(ctx context.Context, conn *websocket.Conn, sizes <-chan Size) {
 	}
 }
 
-// alive notices a link that died without a word.
-func alive(ctx context.Context, conn *websocket.Conn) {
-	for sleep(ctx, execPing) == nil {
-		ping, cancel := context.WithTimeout(ctx, execPatience)
-		err := conn.Ping(ping)
-		cancel()
-		if err != nil {
-			conn.CloseNow()
-			return
-		}
+// alive tells the hub now and then that somebody is here. While a command takes no input
+// that waits for it to do so, and it is no sign of anything: the hub tells by itself
+// that it is there.
+func (c *Client) alive(ctx context.Context, conn *websocket.Conn) {
+	for message(ctx, conn, hubapi.ExecMessage{}) == nil && sleep(ctx, c.beat) == nil {
 	}
 }
 

@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,6 +182,69 @@ type full struct{ left int }
 
 func (f *full) Write(p []byte) (int, error) {
 	if f.left -= len(p); f.left < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
+}
+
+// TestExecWaits runs commands of which one side waits for the other for longer than a sign of
+// life does. The five seconds of the WebSocket library, for a frame to be written and for a
+// connection to be closed, are no bound either.
+func TestExecWaits(t *testing.T) {
+	h := newHub(t)
+	n := h.Join(t, "mu-1")
+	const wait = 6 * time.Second
+	as := func(silence time.Duration) *client.Client {
+		c := h.as(t, "editor")
+		c.Beat(10*time.Millisecond, silence)
+		return c
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		const size = 6 << 20 // more than fits into what is between
+		time.AfterFunc(wait, func() { close(n.Take) })
+		var out bytes.Buffer
+		code, err := as(time.Minute).Exec(t.Context(), "mu-1", execOf("stuck"), streams(io.LimitReader(zeros{}, size), &out))
+		if err != nil || code != 0 || out.String() != fmt.Sprint(size) {
+			t.Errorf("a command that takes no input at first: %d, it took %s of %d: %v", code, &out, size, err)
+		}
+	})
+	all.Go(func() {
+		out := &late{wait: wait, left: 8 << 20}
+		if _, err := as(wait/3).Exec(t.Context(), "mu-1", execOf("flood"), streams(nil, out)); !errors.Is(err, io.ErrShortWrite) {
+			t.Error("output that nobody takes at first:", err)
+		}
+	})
+	all.Go(func() { // of a command that has ended by then
+		const size = 1 << 20
+		out := &late{wait: wait, left: size}
+		if code, err := as(time.Minute).Exec(t.Context(), "mu-1", execOf("cat"), streams(io.LimitReader(zeros{}, size), out)); err != nil || code != 0 || out.left != 0 {
+			t.Errorf("output that is taken late: %d, %d bytes are missing, %v", code, out.left, err)
+		}
+	})
+}
+
+func execOf(command string) client.ExecOptions {
+	return client.ExecOptions{App: "web", Command: []string{command}, Stdin: true}
+}
+
+func streams(in io.Reader, out io.Writer) client.Streams { return client.Streams{In: in, Out: out} }
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// late takes its time for the first bytes.
+type late struct {
+	wait time.Duration
+	left int
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	time.Sleep(l.wait)
+	l.wait = 0
+	if l.left -= len(p); l.left < 0 {
 		return 0, io.ErrShortWrite
 	}
 	return len(p), nil

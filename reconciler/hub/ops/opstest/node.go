@@ -2,6 +2,7 @@ package opstest
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,10 @@ type Node struct {
 
 	// Refuse, if set, is the answer to every request.
 	Refuse atomic.Pointer[wire.Error]
-	Silent atomic.Bool  // nothing is answered
-	Sent   atomic.Int64 // frames of streams
-	Ended  chan string  // IDs of streams that ended, for whatever reason
+	Silent atomic.Bool   // nothing is answered
+	Sent   atomic.Int64  // frames of streams
+	Ended  chan string   // IDs of streams that ended, for whatever reason
+	Take   chan struct{} // closed by a test: the command "stuck" begins to take its input
 
 	mu       sync.Mutex
 	requests []string // verb and body
@@ -42,7 +44,7 @@ type feed struct {
 // Join connects a node and lets it report.
 func (w *World) Join(t testing.TB, name string) *Node {
 	t.Helper()
-	n := &Node{Name: name, t: t, conn: w.connect(t, name), Ended: make(chan string, 100), streams: map[string]*feed{}}
+	n := &Node{Name: name, t: t, conn: w.connect(t, name), Ended: make(chan string, 100), Take: make(chan struct{}), streams: map[string]*feed{}}
 	_, err := n.conn.Subscribe(wire.RequestSubject(name, ">"), n.take)
 	must(t, err)
 	must(t, n.conn.Flush())
@@ -142,7 +144,8 @@ func (n *Node) control(id string, data []byte) {
 
 // stream sends: of logs two lines, with follow endless frames, with previous an error behind
 // the first line; of exec "cat" the input back
-// until its end, "fail" an error, "flood" endless frames, and else "out" and "err".
+// until its end, "stuck" how much came once it takes any, "fail" an error, "flood" endless
+// frames, and else "out" and "err".
 func (n *Node) stream(f *feed, verb string, follow, previous bool, command []string) {
 	credit := 0
 	send := func(kind byte, b []byte) bool {
@@ -185,6 +188,8 @@ func (n *Node) stream(f *feed, verb string, follow, previous bool, command []str
 				break
 			}
 		}
+	case command[0] == "stuck":
+		send(wire.FrameOut, fmt.Append(nil, n.stuck(f)))
 	case command[0] == "fail":
 		end.Error = &wire.Error{Code: wire.CodeFailed, Message: "it broke"}
 	case command[0] == "flood":
@@ -196,6 +201,29 @@ func (n *Node) stream(f *feed, verb string, follow, previous bool, command []str
 		end.ExitCode = 3
 	}
 	_ = n.conn.Publish(wire.StreamSubject(n.Name, f.id), wire.EndFrame(end)) // the test has ended
+}
+
+// stuck takes no input, and says so, until Take is closed; then all of it to its end.
+func (n *Node) stuck(f *feed) (taken int) {
+	for {
+		_ = n.conn.Publish(wire.StreamSubject(n.Name, f.id), wire.Frame(wire.FrameAlive, fmt.Append(nil, taken))) // the test has ended
+		select {
+		case <-n.Take:
+		case <-f.cancel:
+			return taken
+		}
+		for step := 0; step < wire.InputStep; {
+			select {
+			case c := <-f.input:
+				if c.EOF {
+					return taken
+				}
+				taken, step = taken+len(c.Input), step+len(c.Input)
+			case <-f.cancel:
+				return taken
+			}
+		}
+	}
 }
 
 func (n *Node) inputs(f *feed) func(func(wire.Control) bool) {
