@@ -91,7 +91,7 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 			return err
 		}
 	}
-	after := ""
+	after := "0" // none yet: what comes before the watch begins is among all of them
 	if len(past) > 0 {
 		after = past[len(past)-1].ID
 	}

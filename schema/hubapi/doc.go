@@ -255,9 +255,10 @@ const (
 )
 
 // Update is one server-sent event of GET /api/v1/watch: its "event" field is Kind, its data
-// the member of that kind.
+// the member of that kind. The first one is a start, which has an ID and nothing else.
 type Update struct {
-	Kind    string   `json:"-"` // node, removed, event, summary
+	Kind    string   `json:"-"` // start, node, removed, event, summary
+	ID      string   `json:"-"` // with start and event: what to go on behind
 	Node    *Node    `json:"node,omitempty"`
 	Removed string   `json:"removed,omitempty"`
 	Event   *Event   `json:"event,omitempty"`

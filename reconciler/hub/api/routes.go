@@ -148,7 +148,8 @@ func routes() []route {
 			params: []param{{name: "commit", doc: "The hash of the commit, or the start of it.", path: true}}, answer: hubapi.Change{}, give: change},
 		{method: "GET", pattern: "/watch", id: "watch", summary: "Follow what changes, as server-sent events",
 			doc: "The field event is node, removed, event or summary; data is an Update with the member of that name. Updates of one node that a slow reader " +
-				"has not taken are merged. Events carry an id: with Last-Event-ID those that came since, at most 1,000, are sent first. " +
+				"has not taken are merged. Events carry an id, and so does the start, which is nothing else: with Last-Event-ID those that came since and match, " +
+				"the newest 1,000 at most, are sent after the nodes. " +
 				"The event end, with a Problem, is the last one when the caller's rights change or the token expires. A comment comes every 15 seconds.",
 			params: with(choose, []param{
 				{name: "node", doc: "This node only."},

@@ -16,7 +16,6 @@ import (
 const (
 	heartbeat = 15 * time.Second // of a stream with nothing to tell
 	stall     = 15 * time.Minute // for a reader to take what is written, for people read slowly; then it is gone
-	replay    = 1000             // events that Last-Event-ID gets back
 )
 
 // logs passes a log on. Nothing is read from the node before the reader took what came
@@ -90,12 +89,8 @@ func watch(x *exchange, w http.ResponseWriter) error {
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
 	q := x.query()
-	q.Initial = x.q.text("initial") != "false"
+	q.Initial, q.After = x.q.text("initial") != "false", x.r.Header.Get("Last-Event-ID")
 	updates, ended, err := x.c.Ops.Watch(ctx, x.caller, q)
-	if err != nil {
-		return err
-	}
-	missed, err := x.missed(q)
 	if err != nil {
 		return err
 	}
@@ -107,13 +102,6 @@ func watch(x *exchange, w http.ResponseWriter) error {
 	if out.write([]byte("retry: 3000\n\n")) != nil || out.flush() != nil {
 		return nil
 	}
-	told := map[string]bool{} // that both the past and the present hold
-	for i := range missed {
-		told[missed[i].ID] = true
-		if out.write(sse(hubapi.Update{Kind: "event", Event: &missed[i]})) != nil {
-			return nil
-		}
-	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
@@ -122,9 +110,6 @@ func watch(x *exchange, w http.ResponseWriter) error {
 			if !ok {
 				x.endWatch(out, ended())
 				return nil
-			}
-			if u.Event != nil && told[u.Event.ID] {
-				continue
 			}
 			if out.write(sse(u)) != nil {
 				return nil
@@ -145,20 +130,6 @@ func watch(x *exchange, w http.ResponseWriter) error {
 	}
 }
 
-// missed are the events since the one that the reader saw last, oldest first.
-func (x *exchange) missed(q ops.Query) ([]hubapi.Event, error) {
-	last := x.r.Header.Get("Last-Event-ID")
-	if last == "" || len(last) > maxText {
-		return nil, nil
-	}
-	l, err := x.c.Ops.Events(x.r.Context(), x.caller, ops.EventQuery{
-		Node: q.Node, Workspace: q.Workspace, Folder: q.Folder, App: q.App, After: last, Limit: replay})
-	if p, ok := errors.AsType[*hubapi.Problem](err); ok && p.Reason == hubapi.ReasonInvalid {
-		return nil, nil // an ID of another hub, or of before its data was lost
-	}
-	return l.Items, err
-}
-
 // endWatch tells why the watch ended, if not because the reader left.
 func (x *exchange) endWatch(out writer, err error) {
 	p, ok := errors.AsType[*hubapi.Problem](err)
@@ -173,13 +144,16 @@ func (x *exchange) endWatch(out writer, err error) {
 // sse writes an update as https://html.spec.whatwg.org/multipage/server-sent-events.html has
 // it; JSON holds no line break.
 func sse(u hubapi.Update) []byte {
+	var b []byte
+	if u.ID != "" {
+		b = fmt.Appendf(b, "id: %s\n", u.ID)
+	}
+	if u.Kind == "start" { // an id alone: nothing is dispatched, and readers go on from it
+		return append(b, '\n')
+	}
 	data, err := json.Marshal(u)
 	if err != nil {
 		return nil
-	}
-	var b []byte
-	if u.Event != nil {
-		b = fmt.Appendf(b, "id: %s\n", u.Event.ID)
 	}
 	return fmt.Appendf(b, "event: %s\ndata: %s\n\n", u.Kind, data)
 }

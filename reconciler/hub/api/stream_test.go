@@ -254,6 +254,23 @@ func TestWatch(t *testing.T) {
 	if e, err := readEvent(t, again); err != nil || e.kind != "event" || !strings.Contains(e.data, "second") {
 		t.Errorf("%+v, %v", e, err)
 	}
+	// one that saw no event yet knows from its start where to go on, and filters hold for the past
+	fresh := watch("root", "?labels=line%3D1&initial=false", "")
+	start := ""
+	for start == "" {
+		line, err := fresh.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, ok := strings.CutPrefix(line, "id: "); ok {
+			start = strings.TrimSpace(id)
+		}
+	}
+	w.Status.Note("be-1", wire.Event{Severity: "info", Reason: "Seen", Message: "of elsewhere"})
+	w.Status.Note("mu-1", wire.Event{Severity: "info", Reason: "Seen", Message: "third"})
+	if e, err := readEvent(t, watch("root", "?labels=line%3D1&initial=false", start)); err != nil || e.kind != "event" || !strings.Contains(e.data, "third") {
+		t.Errorf("%+v, %v", e, err)
+	}
 	odd := watch("viewer", "?node=mu-1", "no such id")
 	if _, err := readEvent(t, odd); err != nil {
 		t.Error("an unknown Last-Event-ID:", err)

@@ -245,6 +245,25 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchStart goes on behind the start of a watch that broke before anything was told.
+func TestWatchStart(t *testing.T) {
+	var calls atomic.Int64
+	_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			fmt.Fprint(w, "retry: 3000\n\nid: 41\n\n")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		if last := r.Header.Get("Last-Event-ID"); last != "41" {
+			t.Errorf("last event %q", last)
+		}
+		fmt.Fprintf(w, "event: end\ndata: {\"reason\":\"forbidden\"}\n\n")
+	})
+	if err := c.Watch(t.Context(), WatchOptions{}, func(hubapi.Update) error { return nil }, nil); Reason(err) != hubapi.ReasonForbidden {
+		t.Error(err)
+	}
+}
+
 // TestExec runs sessions over a real WebSocket.
 func TestExec(t *testing.T) {
 	_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -22,7 +22,7 @@ type WatchOptions struct {
 	Query
 	Node    string // that one only
 	Initial bool   // begin with all nodes that match; a summary always comes first
-	After   string // ID of an event: begin with those that came since, as far as the hub keeps them
+	After   string // ID of an event: begin with those that came since, as far as the hub keeps them; 0: with all of those
 }
 
 func (o WatchOptions) values() url.Values {
@@ -47,7 +47,10 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions, update func(hubapi.U
 		}
 		defer res.Body.Close()
 		err = events(res.Body, func(kind, id string, data []byte) error {
-			u := hubapi.Update{Kind: kind}
+			if id != "" {
+				last = id
+			}
+			u := hubapi.Update{Kind: kind, ID: id}
 			switch kind {
 			case "node", "removed", "event", "summary":
 			case "end": // the caller's rights changed, or the token ended
@@ -57,15 +60,12 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions, update func(hubapi.U
 				}
 				return &refused{p, 0}
 			default:
-				return nil // of a newer hub
+				return nil // the start, or of a newer hub
 			}
 			if err := json.Unmarshal(data, &u); err != nil {
 				return errWrite{fmt.Errorf("hub %s: an update cannot be read: %w", c.base.Host, err)}
 			}
 			begun = true
-			if id != "" {
-				last = id
-			}
 			if err := update(u); err != nil {
 				return errWrite{err}
 			}
@@ -79,9 +79,11 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions, update func(hubapi.U
 }
 
 // events reads server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+// One without data is none; its id counts, and is given with nothing else.
 func events(r io.Reader, each func(kind, id string, data []byte) error) error {
 	b := bufio.NewReaderSize(r, 64<<10)
 	var kind, id string
+	named := false
 	var data, line []byte
 	for {
 		piece, err := b.ReadSlice('\n')
@@ -99,12 +101,15 @@ func events(r io.Reader, each func(kind, id string, data []byte) error) error {
 		}
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 		if len(line) == 0 {
-			if len(data) > 0 {
-				if err := each(kind, id, data[:len(data)-1]); err != nil {
+			if len(data) == 0 {
+				kind = ""
+			}
+			if len(data) > 0 || named {
+				if err := each(kind, id, bytes.TrimSuffix(data, []byte("\n"))); err != nil {
 					return err
 				}
 			}
-			kind, data = "", data[:0]
+			kind, named, data = "", false, data[:0]
 			continue
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
@@ -114,7 +119,7 @@ func events(r io.Reader, each func(kind, id string, data []byte) error) error {
 			kind = string(value)
 		case "id":
 			if bytes.IndexByte(value, 0) < 0 {
-				id = string(value)
+				id, named = string(value), true
 			}
 		case "data":
 			data = append(append(data, value...), '\n')

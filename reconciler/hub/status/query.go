@@ -39,6 +39,9 @@ type Query struct {
 	Visible func(workspace string) bool
 	// Initial makes Watch begin with all that match.
 	Initial bool
+	// After is the ID of an event: Watch tells those since, too, as far as the newest 1,000 go. One that
+	// this store never gave is as good as none.
+	After string
 }
 
 // EventQuery chooses events.

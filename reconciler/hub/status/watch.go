@@ -2,7 +2,8 @@ package status
 
 import (
 	"context"
-	"sort"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,12 +13,14 @@ import (
 const (
 	watchEvery   = 250 * time.Millisecond // at most
 	summaryEvery = 2 * time.Second
-	watchNarrow  = 100 // nodes up to which figures of usage alone are updates
-	watchEvents  = 200 // at once; what is more is lost to this reader
+	watchNarrow  = 100  // nodes up to which figures of usage alone are updates
+	watchEvents  = 200  // at once; what is more is lost to this reader
+	watchAfter   = 1000 // at first, with Query.After
 )
 
 // Watch sends updates of what a query chooses until ctx ends, and then closes the channel. It
-// begins with a summary, and with all nodes that match if Initial is set. A node is
+// begins with a start, which tells the event that those to come follow, and a summary, and with all
+// nodes that match if Initial is set. A node is
 // removed when it does not match any more, for whatever reason. A slow reader loses
 // intermediate states of a node and old events, never the newest. Where more than 100 nodes match, new
 // figures of usage alone are no update. A query that makes no sense closes the channel at once;
@@ -30,7 +33,10 @@ func (s *Store) Watch(ctx context.Context, q Query) <-chan hubapi.Update {
 		return out
 	}
 	s.mu.RLock()
-	w := &watcher{s: s, m: m, out: out, known: map[string]bool{}, event: s.journal.last, version: s.version, members: s.members}
+	w := &watcher{s: s, m: m, out: out, known: map[string]bool{}, event: s.journal.last, most: watchEvents, version: s.version, members: s.members}
+	if after, err := strconv.ParseUint(q.After, 10, 64); err == nil && after < w.event {
+		w.event, w.most = after, watchAfter
+	}
 	for _, r := range s.order {
 		if m.match(r) {
 			w.known[r.name] = true
@@ -57,12 +63,16 @@ type watcher struct {
 	known   map[string]bool // nodes that matched when they were sent, or at the start
 	version uint64
 	members uint64
-	event   uint64
+	event   uint64 // what came since is told
+	most    int    // events in the next pass
 	summed  time.Time
 	stale   bool // the summary
 }
 
 func (w *watcher) run(ctx context.Context) {
+	if !w.send(ctx, hubapi.Update{Kind: "start", ID: strconv.FormatUint(w.event, 10)}) {
+		return
+	}
 	w.stale = true
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -106,7 +116,7 @@ func (w *watcher) pass(ctx context.Context) bool {
 		}
 	}
 	for i := range events {
-		if !w.send(ctx, hubapi.Update{Kind: "event", Event: &events[i]}) {
+		if !w.send(ctx, hubapi.Update{Kind: "event", ID: events[i].ID, Event: &events[i]}) {
 			return false
 		}
 	}
@@ -145,28 +155,30 @@ func (w *watcher) look() (names []string, events []hubapi.Event) {
 	}
 	w.version = s.version
 	all := s.journal.all
-	from := sort.Search(len(all), func(i int) bool { return all[i].id > w.event })
-	if n := len(all) - from; n > watchEvents {
-		from += n - watchEvents
-	}
-	for _, e := range all[from:] {
-		if w.event = e.id; !e.dead && w.hears(e) {
+	for i := len(all) - 1; i >= 0 && all[i].id > w.event && len(events) < w.most; i-- { // the newest, if they are too many
+		if e := all[i]; !e.dead && w.hears(e) {
 			events = append(events, e.Event)
 		}
 	}
+	slices.Reverse(events)
+	w.event, w.most = s.journal.last, watchEvents
 	return names, events
 }
 
-// hears reports whether an event is of something that the query chooses.
+// hears reports, with the store locked, whether an event is of something that the query chooses.
 func (w *watcher) hears(e *entry) bool {
 	q := &w.m.q
 	if !w.m.scope(e.Workspace) || q.Node != "" && e.Node != q.Node || q.App != "" && e.App != q.App {
 		return false
 	}
-	if q.Labels != "" || len(q.Status) > 0 || q.Condition != "" {
-		return w.known[e.Node]
+	chosen := func() bool { // or to be told of in this pass
+		r := w.s.nodes[e.Node]
+		return w.known[e.Node] || r != nil && w.m.match(r)
 	}
-	return q.Search == "" || w.known[e.Node] || strings.Contains(strings.ToLower(e.Message), w.m.search)
+	if q.Labels != "" || len(q.Status) > 0 || q.Condition != "" {
+		return chosen()
+	}
+	return q.Search == "" || chosen() || strings.Contains(strings.ToLower(e.Message), w.m.search)
 }
 
 // update makes a node's update from what it is now, which may be newer than what was found.

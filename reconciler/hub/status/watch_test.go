@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,7 @@ func TestSlowWatcher(t *testing.T) {
 		s.Want(true, nodes, nil)
 		ctx, stop := context.WithCancel(t.Context())
 		c := s.Watch(ctx, Query{})
+		<-c // the start
 		<-c // the summary
 		for seq := range uint64(20) {
 			for n := range nodes {
@@ -214,5 +216,65 @@ func TestTogether(t *testing.T) {
 			t.Error(l.Total, err)
 		}
 		stop()
+	})
+}
+
+// TestWatchAfter goes on behind an event, with what the query chooses and nothing else.
+func TestWatchAfter(t *testing.T) {
+	live(t, func(t *testing.T, s *Store) {
+		other := wanted(7)
+		other.Labels = map[string]string{"line": "2"}
+		nodes := map[string]roster.Node{"other": other}
+		for i := range 8 {
+			n := wanted(7)
+			n.Labels = map[string]string{"line": "1"}
+			nodes[fmt.Sprint("gw-", i)] = n
+		}
+		s.Want(true, nodes, nil)
+		// events returns those that a watch tells, and its start
+		events := func(q Query) (got []string, start string) {
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			for u := range s.Watch(ctx, q) {
+				switch u.Kind {
+				case "start":
+					start = u.ID
+				case "event":
+					if u.ID != u.Event.ID {
+						t.Errorf("%s is told as %s", u.Event.ID, u.ID)
+					}
+					got = append(got, u.Event.Message)
+				case "summary": // the last thing of what is there at first
+					stop()
+				}
+			}
+			return got, start
+		}
+		if got, start := events(Query{}); len(got) > 0 || start != "0" {
+			t.Errorf("%v, %q", got, start)
+		}
+		for i := range 1200 {
+			s.Note(fmt.Sprint("gw-", i%8), wire.Event{Reason: "Tick", Message: fmt.Sprint(i)})
+			if i%10 == 0 {
+				s.Note("other", wire.Event{Reason: "Tick", Message: "of another"})
+			}
+		}
+		for _, initial := range []bool{false, true} {
+			got, start := events(Query{Labels: "line=1", After: "0", Initial: initial})
+			if len(got) != watchAfter || got[0] != "200" || got[watchAfter-1] != "1199" || slices.Contains(got, "of another") || start != "0" {
+				t.Errorf("%d events from %v on, start %q", len(got), got[:min(1, len(got))], start)
+			}
+		}
+		_, last := events(Query{})
+		s.Note("gw-0", wire.Event{Reason: "Tick", Message: "in between"})
+		s.Note("other", wire.Event{Reason: "Tick", Message: "of another"})
+		if got, start := events(Query{Labels: "line=1", After: last}); len(got) != 1 || got[0] != "in between" || start != last {
+			t.Errorf("%v, start %q, was %q", got, start, last)
+		}
+		for _, after := range []string{"", "x", "9999999999999999999"} {
+			if got, _ := events(Query{After: after}); len(got) > 0 {
+				t.Errorf("after %q: %v", after, got)
+			}
+		}
 	})
 }
