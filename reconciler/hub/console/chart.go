@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -13,12 +14,13 @@ import (
 // chart is the last hour of a figure, or less, for an SVG of 600 by 100 units that is stretched.
 type chart struct {
 	Title     string
-	Line      string // points of polylines, one a gap-free stretch, as a path
+	Line      string // points of polylines, one a gap-free stretch, as a path; empty: no figures
 	Area      string
 	Top       string // the scale's end
 	Half      string
 	Limit     string // the machine's own, if it is the scale's end
-	Now       string
+	Now       string // a dash if nothing came lately
+	Last      string // then, what came last, and when
 	Most      string
 	Label     string // for those who do not see it
 	Span, Mid int    // minutes
@@ -27,7 +29,7 @@ type chart struct {
 const (
 	chartWide = 600
 	chartHigh = 100
-	chartGap  = 3 * time.Minute // without a sample the line breaks
+	chartGap  = 3 * time.Minute // without a sample the line breaks, and the last one is not what is now
 )
 
 // newChart draws samples up to a limit that is known, or to a round number above the most.
@@ -36,18 +38,20 @@ func newChart(title string, samples []hubapi.Sample, now time.Time, limit float6
 		age := now.Sub(s.Time)
 		return age > time.Hour || age < -time.Minute
 	})
-	c := chart{Title: title, Span: 60}
+	c := chart{Title: title, Span: 60, Now: "–"}
+	if len(samples) == 0 {
+		return c
+	}
 	for _, m := range []int{30, 10} { // of a node that is new, what there is
-		if len(samples) > 0 && now.Sub(samples[0].Time) <= time.Duration(m)*time.Minute {
+		if now.Sub(samples[0].Time) <= time.Duration(m)*time.Minute {
 			c.Span = m
 		}
 	}
 	c.Mid = c.Span / 2
 	whole := time.Duration(c.Span) * time.Minute
-	most, last := 0.0, 0.0
+	most := 0.0
 	for _, s := range samples {
-		last = value(s)
-		most = math.Max(most, last)
+		most = math.Max(most, value(s))
 	}
 	top := ceiling(most)
 	if limit > 0 {
@@ -57,34 +61,61 @@ func newChart(title string, samples []hubapi.Sample, now time.Time, limit float6
 	if top <= 0 {
 		top = 1
 	}
-	c.Top, c.Half, c.Now, c.Most = text(top), text(top/2), text(last), text(most)
-	c.Label = fmt.Sprintf("%s over the last %d minutes: now %s, at most %s, of %s", title, c.Span, c.Now, c.Most, c.Top)
-	var line, area strings.Builder
-	var began, before float64
-	open := false
-	var at time.Time
-	for _, s := range samples {
-		x := float64(chartWide) * (1 - max(0, now.Sub(s.Time).Seconds())/whole.Seconds())
-		y := float64(chartHigh) * (1 - value(s)/top)
-		if open && s.Time.Sub(at) > chartGap {
-			fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)
-			open = false
-		}
-		if !open {
-			fmt.Fprintf(&line, "M%.1f %.1f", x, y)
-			fmt.Fprintf(&area, "M%.1f %.1f", x, y)
-			began, open = x, true
-		} else {
-			fmt.Fprintf(&line, "L%.1f %.1f", x, y)
-			fmt.Fprintf(&area, "L%.1f %.1f", x, y)
-		}
-		before, at = x, s.Time
+	c.Top, c.Half, c.Most = text(top), text(top/2), text(most)
+	last := samples[len(samples)-1]
+	is := "now " + text(value(last))
+	if now.Sub(last.Time) <= chartGap {
+		c.Now = text(value(last))
+	} else {
+		c.Last = "last: " + text(value(last)) + ", " + ago(now, last.Time)
+		is = c.Last
 	}
-	if open {
-		fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z", before, chartHigh, began, chartHigh)
+	c.Label = fmt.Sprintf("%s over the last %d minutes: %s, at most %s, of %s", title, c.Span, is, c.Most, c.Top)
+	x := func(s hubapi.Sample) float64 {
+		return float64(chartWide) * (1 - max(0, now.Sub(s.Time).Seconds())/whole.Seconds())
 	}
-	c.Line, c.Area = line.String(), area.String()
+	y := func(s hubapi.Sample) float64 { return float64(chartHigh) * (1 - value(s)/top) }
+	for part := range stretches(samples) {
+		line := polyline(part, x, y)
+		c.Line += line
+		c.Area += fmt.Sprintf("%sL%.1f %d L%.1f %d Z", line, x(part[len(part)-1]), chartHigh, x(part[0]), chartHigh)
+	}
 	return c
+}
+
+// stretches yields samples in a row, without a gap.
+func stretches(samples []hubapi.Sample) iter.Seq[[]hubapi.Sample] {
+	return func(yield func([]hubapi.Sample) bool) {
+		from := 0
+		for i := range samples {
+			if i > from && samples[i].Time.Sub(samples[i-1].Time) > chartGap {
+				if !yield(samples[from:i]) {
+					return
+				}
+				from = i
+			}
+		}
+		if from < len(samples) {
+			yield(samples[from:])
+		}
+	}
+}
+
+// polyline is the path through samples. One alone is a line of no length, which round ends
+// make a dot.
+func polyline(samples []hubapi.Sample, x, y func(hubapi.Sample) float64) string {
+	var b strings.Builder
+	for i, s := range samples {
+		verb := "L"
+		if i == 0 {
+			verb = "M"
+		}
+		fmt.Fprintf(&b, "%s%.1f %.1f", verb, x(s), y(s))
+	}
+	if len(samples) == 1 {
+		b.WriteString("h0")
+	}
+	return b.String()
 }
 
 // ceiling is the next of 1, 2, 5 times a power of ten.
@@ -116,16 +147,12 @@ func newSpark(samples []hubapi.Sample) (s spark) {
 	if most <= 0 {
 		most = 1
 	}
-	var b strings.Builder
 	first, last := samples[0].Time, samples[len(samples)-1].Time
 	wide := math.Max(1, last.Sub(first).Seconds())
-	for i, p := range samples {
-		verb := "L"
-		if i == 0 {
-			verb = "M"
-		}
-		fmt.Fprintf(&b, "%s%.1f %.1f", verb, 60*p.Time.Sub(first).Seconds()/wide, 15-14*p.CPU/most)
+	x := func(p hubapi.Sample) float64 { return 60 * p.Time.Sub(first).Seconds() / wide }
+	y := func(p hubapi.Sample) float64 { return 15 - 14*p.CPU/most }
+	for part := range stretches(samples) {
+		s.Line += polyline(part, x, y)
 	}
-	s.Line = b.String()
 	return s
 }

@@ -68,10 +68,8 @@ type instanceRow struct {
 }
 
 type nodeCharts struct {
-	CPU, Memory chart
-	Usage       *wire.Usage
-	CPUs        int
-	Empty       bool
+	All  []chart
+	None string // in place of a chart without figures
 }
 
 func nodePage(x *exchange) (*view, error) {
@@ -80,7 +78,8 @@ func nodePage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	history, err := x.c.Ops.Metrics(ctx, x.caller, name, x.c.Now().Add(-time.Hour))
+	now := x.c.Now()
+	history, err := x.c.Ops.Metrics(ctx, x.caller, name, now.Add(-time.Hour))
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +90,10 @@ func nodePage(x *exchange) (*view, error) {
 	f := nodeFrame{Name: d.Name, Workspace: d.Workspace}
 	head := nodeHead{NodeDetail: d, HasUsage: d.Usage != nil}
 	apps := nodeApps{Node: d.Name, Stale: d.Status == hubapi.Unknown}
-	charts := nodeCharts{Usage: d.Usage, Empty: len(history.Node) < 2}
+	charts, cpus, memory := nodeCharts{None: "No figures yet"}, 0.0, 0.0
 	if r := d.Report; r != nil {
 		head.Machine, head.State, head.Agent = &r.Machine, &r.State, &r.Agent
-		f.Known, f.Logs, charts.CPUs = true, r.Remote.Logs, r.Machine.CPUs
+		f.Known, f.Logs, cpus = true, r.Remote.Logs, float64(r.Machine.CPUs)
 		for _, g := range []struct {
 			name string
 			on   bool
@@ -110,14 +109,12 @@ func nodePage(x *exchange) (*view, error) {
 	if x.may(d.Workspace, access.Logs) {
 		f.Sources = sources(d)
 	}
-	if !charts.Empty {
-		now := x.c.Now()
-		charts.CPU = newChart("CPU", history.Node, now, float64(charts.CPUs), func(s hubapi.Sample) float64 { return s.CPU }, func(f float64) string { return cores(f) })
-		most := 0.0
-		if d.Usage != nil {
-			most = float64(d.Usage.MemoryLimit)
-		}
-		charts.Memory = newChart("Memory", history.Node, now, most, func(s hubapi.Sample) float64 { return float64(s.Memory) }, func(f float64) string { return size(int64(f)) })
+	if d.Usage != nil {
+		memory, charts.None = float64(d.Usage.MemoryLimit), "No figures in the last hour"
+	}
+	charts.All = []chart{
+		newChart("CPU", history.Node, now, cpus, func(s hubapi.Sample) float64 { return s.CPU }, cores),
+		newChart("Memory", history.Node, now, memory, func(s hubapi.Sample) float64 { return float64(s.Memory) }, func(f float64) string { return size(int64(f)) }),
 	}
 	return &view{title: d.Name, nav: "nodes", frame: "node", data: f, watch: ops.Query{Node: d.Name}, parts: []part{
 		{"head", head}, {"apps", apps}, {"charts", charts}, {"events", eventsList{Items: events.Items, OneNode: true}},
