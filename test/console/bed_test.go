@@ -38,7 +38,7 @@ type bed struct {
 	t     testing.TB
 	dir   string
 	feed  *feed.Feed
-	addr  string
+	door  *door
 	from  string // the feed
 	url   string
 	pin   string
@@ -98,8 +98,8 @@ func newBed(t testing.TB, nodes map[string]roster.Node) *bed {
 	b.feed, b.from = hubproc.Feed(t, dir, http.NotFoundHandler())
 	must(t, b.feed.Tell(roster.Event{Reset: true, Fleet: &b.fleet, Nodes: maps.Clone(b.nodes), Trust: nodestate.Digest([]byte("trust"))}))
 
-	b.addr = hubproc.FreeAddr(t)
-	b.url = "https://" + b.addr
+	b.door = newDoor(t)
+	b.url = "https://" + b.door.addr
 	t.Cleanup(func() {
 		b.end(syscall.SIGTERM)
 		if t.Failed() {
@@ -116,7 +116,9 @@ func commit(n int, subject string) roster.Commit {
 
 func (b *bed) start() {
 	b.t.Helper()
-	b.hub, b.pin = hubproc.Start(b.t, hubproc.Settings{DataDir: filepath.Join(b.dir, "hub"), Listen: b.addr, URLs: []string{b.url}, Reconciler: b.from}, b.log, time.Minute)
+	addr := hubproc.FreeAddr(b.t)
+	b.hub, b.pin = hubproc.Start(b.t, hubproc.Settings{DataDir: filepath.Join(b.dir, "hub"), Listen: addr, URLs: []string{b.url}, Reconciler: b.from}, b.log, time.Minute)
+	b.door.lead(addr)
 	b.until(time.Minute, "ana to be known", func() bool {
 		_, err := b.client().Whoami(b.t.Context())
 		return err == nil
@@ -124,6 +126,7 @@ func (b *bed) start() {
 }
 
 func (b *bed) end(s syscall.Signal) {
+	b.door.lead("")
 	hubproc.End(b.hub, s)
 	b.hub = nil
 }
