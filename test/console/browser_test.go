@@ -17,6 +17,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -164,6 +165,15 @@ func (b *bed) open(t *testing.T) *person {
 	return p
 }
 
+// tab is another one of the same browser, with the same session.
+func (p *person) tab() *person {
+	p.t.Helper()
+	ctx, stop := chromedp.NewContext(p.ctx)
+	p.t.Cleanup(stop)
+	must(p.t, chromedp.Do(ctx))
+	return &person{t: p.t, b: p.b, ctx: ctx}
+}
+
 // run fails the test, with what the page shows, if a step does.
 func (p *person) run(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
@@ -234,6 +244,34 @@ func (p *person) calmly(f func()) {
 	p.calm = false
 	p.mu.Unlock()
 }
+
+// meddle gives requests whose URL fits a pattern, in which * is anything, to a function that
+// answers for the network, until what it returns is called: those that it left then go on.
+func (p *person) meddle(pattern string, answer func(*fetch.EventRequestPaused)) (stop func()) {
+	p.t.Helper()
+	ctx, cancel := context.WithCancel(p.ctx)
+	must(p.t, chromedp.Listen(ctx, func(ev any) {
+		if e, ok := ev.(*fetch.EventRequestPaused); ok && ctx.Err() == nil {
+			go answer(e) // whoever listens must not wait
+		}
+	}))
+	_, err := chromedp.Call(p.ctx, fetch.Enable, fetch.EnableParams{Patterns: []*fetch.RequestPattern{{URLPattern: pattern}}})
+	must(p.t, err)
+	return func() {
+		p.t.Helper()
+		cancel()
+		_, err := chromedp.Call(p.ctx, fetch.Disable, cdp.Empty{})
+		must(p.t, err)
+	}
+}
+
+// refused answers as a proxy does whose hub is away.
+func (p *person) refused(e *fetch.EventRequestPaused) {
+	_, _ = chromedp.Call(p.ctx, fetch.FulfillRequest, fetch.FulfillRequestParams{RequestID: e.RequestID, ResponseCode: 502}) // the test may have ended
+}
+
+// held does not answer.
+func held(*fetch.EventRequestPaused) {}
 
 // screen is light, dark or narrow.
 func (p *person) screen(name string) {

@@ -14,6 +14,9 @@ type notice struct {
 	Title, Text string
 }
 
+// failed is for answers that are not the hub's own, as of a proxy before it.
+var failed = notice{Bad: true, Title: "It did not work", Text: "What came back is no answer of the hub. Try again; if it stays so, look at what stands before the hub."}
+
 // notice answers a form: as a part for the page that sent it or, without its script, as a page.
 func (x *exchange) notice(w http.ResponseWriter, code int, n notice) {
 	if x.r.Header.Get("Hx-Request") == "" {

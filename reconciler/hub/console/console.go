@@ -264,7 +264,12 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
-	if x.r.Header.Get("Hx-Request") != "" && x.r.Method == http.MethodPost {
+	if x.r.Header.Get("Hx-Request") != "" { // the page stays as it is, whatever part of it was asked for
+		h := w.Header()
+		h.Set("Hx-Retarget", "#notices")
+		h.Set("Hx-Reswap", "beforeend")
+		h.Set("Hx-Reselect", "[data-notice]")
+		h.Set("Hx-Push-Url", "false")
 		x.notice(w, p.Status, notice{Bad: true, Title: p.Title, Text: p.Detail})
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"selvedge/reconciler/hub/ops"
 	"selvedge/reconciler/hub/ops/opstest"
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
@@ -252,6 +253,25 @@ func TestLive(t *testing.T) {
 	await("Renamed")
 	w.ChangeFleet(t, func(f *roster.Fleet) { delete(f.Identities, "root") })
 	await("event: signedout")
+}
+
+// TestBusy opens more pages than may be live: the next is told so, with what is new.
+func TestBusy(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	c, err := w.Ops.Authenticate(opstest.Token("root"), "192.0.2.1:1")
+	for n := 0; err == nil; n++ {
+		if _, _, err = w.Ops.Watch(t.Context(), c, ops.Query{}); n > 1000 {
+			t.Fatal("no end of streams")
+		}
+	}
+	a := w.ask("GET", "/live/nodes", "root", nil, "Accept", "text/event-stream")
+	if a.StatusCode != 200 || !strings.Contains(a.body, "event: busy") || !strings.Contains(a.body, "mu-1") || strings.Contains(a.body, "event: beat") {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	// a browser would never ask again if the stream of what is gone were a plain 404
+	if a := w.ask("GET", "/live/nodes/nowhere", "root", nil, "Accept", "text/event-stream"); a.StatusCode != 200 || !strings.Contains(a.body, "event: reload") {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
 }
 
 // TestLog reads logs as the page does, and what stands in their way.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -16,26 +17,32 @@ const (
 	lookAlways = 10 * time.Second // and at least: times grow old by themselves
 	beatEvery  = 10 * time.Second
 	stall      = 2 * time.Minute // for a reader to take what is written; then it is gone
+	retry      = 2 * time.Second // until a page connects again
+	retryBusy  = 10 * time.Second
 )
 
 // stream sends the parts of a page, all at first and then those that changed, until the
-// reader leaves, or their rights change.
+// reader leaves, or their rights change. What stands in its way is said on the stream, too: any
+// other answer, and the browser would give up for good.
 func (x *exchange) stream(w http.ResponseWriter, page pageFunc) error {
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
+	out, sums := newEvents(w), map[string][sha256.Size]byte{}
 	v, err := page(x)
 	if err != nil {
-		return err
+		x.last(out, err)
+		return nil
 	}
 	updates, ended, err := x.c.Ops.Watch(ctx, x.caller, v.watch)
 	if err != nil {
-		return err
+		if x.parts(out, v, sums) == nil { // it is not live, and yet not old
+			x.last(out, err)
+		}
+		return nil
 	}
-	out := newEvents(w)
 	if out.send("beat", []byte("hello")) != nil {
 		return nil
 	}
-	sums := map[string][sha256.Size]byte{}
 	if x.parts(out, v, sums) != nil || out.flush() != nil {
 		return nil
 	}
@@ -108,7 +115,7 @@ func (x *exchange) parts(out *events, v *view, sums map[string][sha256.Size]byte
 }
 
 // last tells the page what to do now that its stream ends: sign in, load anew for what
-// is wrong or different, or nothing but to connect again.
+// is wrong or different, say that it is not live, or nothing but to connect again.
 func (x *exchange) last(out *events, err error) {
 	p, ok := errors.AsType[*hubapi.Problem](err)
 	switch {
@@ -118,6 +125,9 @@ func (x *exchange) last(out *events, err error) {
 		_ = out.send("signedout", nil)
 	case ok && (p.Reason == hubapi.ReasonForbidden || p.Reason == hubapi.ReasonNotFound):
 		_ = out.send("reload", nil)
+	case ok && p.Reason == hubapi.ReasonBusy:
+		out.retry(retryBusy)
+		_ = out.send("busy", nil)
 	default:
 		x.c.Log.Warn("a page's stream ends", "id", x.id, "path", x.r.URL.Path, "error", err)
 	}
@@ -137,9 +147,12 @@ func newEvents(w http.ResponseWriter) *events {
 	w.Header().Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	e := &events{w: w, control: http.NewResponseController(w)}
-	e.b.WriteString("retry: 2000\n\n")
+	e.retry(retry)
 	return e
 }
+
+// retry says when to connect again once the stream has ended.
+func (e *events) retry(d time.Duration) { fmt.Fprintf(&e.b, "retry: %d\n\n", d.Milliseconds()) }
 
 func (e *events) send(name string, data []byte) error {
 	e.b.WriteString("event: ")

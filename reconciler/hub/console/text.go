@@ -46,6 +46,7 @@ func funcs(f *files, now func() time.Time) template.FuncMap {
 		"author":   author,
 		"sentence": sentence,
 		"ends":     func(s string) bool { return strings.HasSuffix(s, ".") || strings.HasSuffix(s, "…") },
+		"failed":   func() notice { return failed },
 		"of":       func(m map[hubapi.Readiness]int, r string) int { return m[hubapi.Readiness(r)] },
 	}
 }

@@ -5,36 +5,59 @@
   const leave = () => { location.href = "/login?ended=1&next=" + encodeURIComponent(location.pathname + location.search); };
 
   // --- is the hub there? ---
-  let asking = null, heard = Date.now();
-  const here = () => { banner.hidden = true; document.body.classList.remove("offline"); };
-  const away = () => { banner.hidden = false; document.body.classList.add("offline"); };
+  const silence = 35000; // ms; the hub sends a beat every 10 s
+  let asking = null, live = null, heard = Date.now(), broken = 0;
+  const show = (what) => {
+    for (const s of banner.querySelectorAll("[data-banner]")) s.hidden = s.dataset.banner !== what;
+    banner.hidden = what === "";
+    document.body.classList.toggle("offline", what === "away");
+  };
   const ask = async () => {
     asking = null;
     try {
       const r = await fetch("/ping", { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(5000) });
       if (r.status === 401) { leave(); return; }
-      if (r.ok) { here(); return; }
+      if (r.ok) {
+        if (!live) show("");
+        else if (live.readyState === EventSource.CLOSED || Date.now() - heard > silence) again();
+        return;
+      }
     } catch { /* it is away */ }
-    away();
+    show("away");
     later(2000);
   };
   const later = (ms) => { asking ??= setTimeout(ask, ms); };
   const on = (name, f) => document.body.addEventListener(name, f);
-  on("htmx:sseError", () => later(300));
-  on("htmx:sendError", () => later(0));
-  on("htmx:sseOpen", (e) => {
+
+  // A page's stream. Only what comes over it proves that the page is live. A browser gives up a
+  // stream on any answer but 200, and the extension then waits longer each time; here the
+  // hub is asked, and the stream opened anew as soon as it is there.
+  htmx.createEventSource = (url) => {
+    const s = live = new EventSource(url);
+    const take = (name, f) => s.addEventListener(name, (e) => { if (s === live) f(e); });
+    const well = (what) => { heard = Date.now(); broken = 0; show(what); };
+    Object.defineProperty(s, "onerror", { set() {} });
+    take("error", () => {
+      if (++broken > 2) show("away");
+      later(broken > 1 ? 2000 : 300);
+    });
+    take("beat", () => well(""));
+    take("busy", () => well("busy"));
+    take("signedout", () => { s.close(); leave(); });
+    take("reload", () => { s.close(); location.reload(); });
+    return s;
+  };
+  const again = () => {
+    const page = document.querySelector("[sse-connect]");
+    if (!page) return;
+    live.close();
     heard = Date.now();
-    here();
-    const s = e.detail.source;
-    if (s.known) return;
-    s.known = true;
-    s.addEventListener("beat", () => { heard = Date.now(); });
-    s.addEventListener("signedout", () => { s.close(); leave(); });
-    s.addEventListener("reload", () => { s.close(); location.reload(); });
-  });
+    for (const e of [page, ...page.querySelectorAll("[sse-swap]")]) htmx.trigger(e, "htmx:afterProcessNode"); // where the extension begins
+  };
+  on("htmx:sendError", () => later(0));
   addEventListener("offline", () => later(0));
   addEventListener("online", () => later(0));
-  setInterval(() => { if (document.querySelector("[sse-connect]") && Date.now() - heard > 35000) later(0); }, 5000);
+  setInterval(() => { if (live && Date.now() - heard > silence) later(0); }, 5000);
 
   // --- notices, copying, confirmations ---
   on("click", (e) => {
@@ -56,6 +79,12 @@
       setTimeout(() => n.remove(), 8000);
     }
   });
+
+  // problems of the hub say where they belong; any other error leaves the page as it is
+  on("htmx:beforeSwap", (e) => {
+    if (e.detail.xhr.getResponseHeader("HX-Retarget")) { e.detail.shouldSwap = true; e.detail.isError = false; }
+  });
+  on("htmx:responseError", () => document.getElementById("notices").append(document.getElementById("failed").content.cloneNode(true)));
 
   // what is not filled in has no place in the address
   on("htmx:configRequest", (e) => {
