@@ -109,7 +109,7 @@ func (h *Hub) openBus() (err error) {
 	h.bus, err = bus.New(bus.Config{
 		Dir: h.path(BusDir), Servers: h.cfg.BusServers, CA: h.cfg.BusCA, Listen: h.cfg.BusListen,
 		TLS:     &tls.Config{GetCertificate: h.cert.Get, MinVersion: tls.VersionTLS12},
-		Allowed: h.listed,
+		Allowed: h.mayStay,
 		Twice: func(node string) {
 			h.status.Note(node, wire.Event{Time: h.cfg.Now(), Severity: "error", Reason: "TwoMachines",
 				Message: "two machines use this node's key: a copied disk, or a stolen key; give one of them a key of its own"})
@@ -132,6 +132,13 @@ func (h *Hub) listed(node, publicKey string) bool {
 	}
 	n, ok := v.Node(node)
 	return ok && n.PublicKey == publicKey
+}
+
+// mayStay tells whether a connected node may be left connected. On a cluster of several hubs one
+// that does not hear the reconciler knows only what it knew: another may have let the node in
+// since. Whom this hub saw leave Git it has revoked then, and servers keep that.
+func (h *Hub) mayStay(node, publicKey string) bool {
+	return len(h.cfg.BusServers) > 0 && !h.follow.Connected() || h.listed(node, publicKey)
 }
 
 func (h *Hub) openStatus() (err error) {

@@ -186,3 +186,27 @@ func TestRefusalsAreWritten(t *testing.T) {
 		}
 	}
 }
+
+// TestMayStay is a hub that starts without the reconciler. If it is the only one, what it knew
+// counts; where others may know better it puts nobody out.
+func TestMayStay(t *testing.T) {
+	for _, servers := range [][]string{nil, {"nats://127.0.0.1:1", "ws://127.0.0.1:1"}} {
+		c := good(t)
+		c.BusServers = servers
+		h, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if err := os.WriteFile(h.path("roster.json"), []byte(`{"reset":true,"nodes":{"gw-1":{"publicKey":"U1"}}}`+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.follow.Load()
+		if !h.mayStay("gw-1", "U1") {
+			t.Errorf("servers %v: a node that Git lists must go", servers)
+		}
+		if got := h.mayStay("gw-2", "U2"); got != (servers != nil) {
+			t.Errorf("servers %v: a node that was not in Git may stay: %v", servers, got)
+		}
+	}
+}

@@ -48,7 +48,8 @@ type Config struct {
 	Listen  string      // host:port at which nodes may also connect without WebSocket, over TLS; "" none
 	TLS     *tls.Config // of Listen
 	// Allowed tells whether Git lists that key for that node. It must answer true while
-	// it is not known what Git lists: what it refuses is revoked.
+	// it is not known what Git lists, and, with Servers, while that may be out of date: what it
+	// refuses is revoked, at all hubs.
 	Allowed func(node, publicKey string) bool
 	// Twice is told of a node's key that two machines use: a clone, or a stolen key.
 	Twice func(node string)

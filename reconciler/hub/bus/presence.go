@@ -18,9 +18,11 @@ import (
 const (
 	sweepTime = time.Minute     // between looks at who is allowed
 	countTime = 5 * time.Minute // between counts of connections, for events that were lost
-	// doubtTime passes before a node that Git does not list is revoked: the roster of
-	// another hub may be ahead of ours.
-	doubtTime = 3 * time.Second
+	// doubtTime passes before a node that Git does not list is revoked: a roster may be late.
+	// With several hubs that of another may be ahead of ours by as long as it takes to notice
+	// that the reconciler is silent, a minute.
+	doubtTime       = 3 * time.Second
+	sharedDoubtTime = 90 * time.Second
 	// takeovers of a connection within takeoverTime are no longer a network that changes,
 	// but two machines that take the name from each other.
 	takeovers    = 3
@@ -61,7 +63,11 @@ type presence struct {
 }
 
 func newPresence(b *Bus) *presence {
-	return &presence{b: b, changed: func(string, bool) {}, doubt: doubtTime, recount: make(chan struct{}, 1),
+	doubt := doubtTime
+	if len(b.servers) > 0 {
+		doubt = sharedDoubtTime
+	}
+	return &presence{b: b, changed: func(string, bool) {}, doubt: doubt, recount: make(chan struct{}, 1),
 		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, heard: map[string]time.Time{}}
 }
 

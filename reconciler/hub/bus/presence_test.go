@@ -94,6 +94,20 @@ func TestServerThatEndsTakesItsNodes(t *testing.T) {
 	h.untilThere(t, "a", false)
 }
 
+// TestOthersMayKnowBetter: where several hubs may be, one takes a minute to notice that its
+// roster is old, and must not revoke by it until then.
+func TestOthersMayKnowBetter(t *testing.T) {
+	for _, servers := range [][]string{nil, {"ws://127.0.0.1:1"}} {
+		b, err := New(Config{Dir: t.TempDir(), Servers: servers, Log: testLog(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if long := b.presence.doubt > time.Minute; long != (servers != nil) {
+			t.Errorf("servers %v: revoked after %v", servers, b.presence.doubt)
+		}
+	}
+}
+
 func TestManyComeBackAfterRestart(t *testing.T) {
 	count := 300
 	if testing.Short() {
