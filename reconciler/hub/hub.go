@@ -134,11 +134,14 @@ func (h *Hub) listed(node, publicKey string) bool {
 	return ok && n.PublicKey == publicKey
 }
 
+// behind tells that the reconciler is not heard: what is known may be old.
+func (h *Hub) behind() bool { return !h.follow.Connected() }
+
 // mayStay tells whether a connected node may be left connected. On a cluster of several hubs one
 // that does not hear the reconciler knows only what it knew: another may have let the node in
 // since. Whom this hub saw leave Git it has revoked then, and servers keep that.
 func (h *Hub) mayStay(node, publicKey string) bool {
-	return len(h.cfg.BusServers) > 0 && !h.follow.Connected() || h.listed(node, publicKey)
+	return len(h.cfg.BusServers) > 0 && h.behind() || h.listed(node, publicKey)
 }
 
 func (h *Hub) openStatus() (err error) {
@@ -158,9 +161,10 @@ func (h *Hub) openEnrol() (err error) {
 	}
 	h.enrol = enrol.New(enrol.Config{
 		Hub: h.cfg.URLs, Signer: h.bus.Signer, Bucket: h.bus.Bucket, BusToken: h.bus.NodeToken,
-		Ready: func() bool { return h.follow.View().Loaded },
-		Now:   h.cfg.Now,
-		Rate:  enrol.Rate{Source: h.cfg.AuthPerSource},
+		Ready:  func() bool { return h.follow.View().Loaded },
+		Behind: h.behind,
+		Now:    h.cfg.Now,
+		Rate:   enrol.Rate{Source: h.cfg.AuthPerSource},
 		Node: func(publicKey string) (string, bool) {
 			name, _, ok := h.follow.View().NodeByKey(publicKey)
 			return name, ok
@@ -238,19 +242,22 @@ func (h *Hub) openRegistry() error {
 		Refused: func(r *http.Request, node, repository string) {
 			h.enrol.RefusedPull(r, "reason", "not this node's", "node", node, "repository", repository)
 		},
-		Node: func(r *http.Request) (string, roster.Node, error) {
-			name, key, err := h.enrol.Bearer(r)
-			if err != nil {
-				return "", roster.Node{}, err
-			}
-			n, ok := h.follow.View().Node(name)
-			if !ok || n.PublicKey != key {
-				return "", roster.Node{}, errors.New("this node, with this key, is no longer in Git")
-			}
-			return name, n, nil
-		},
+		Node: h.puller,
 	})
 	return err
+}
+
+// puller tells which node asks for states or images.
+func (h *Hub) puller(r *http.Request) (string, roster.Node, error) {
+	name, key, err := h.enrol.Bearer(r)
+	n, _ := h.follow.View().Node(name)
+	if err == nil && n.PublicKey != key {
+		err = enrol.ErrRemoved
+	}
+	if errors.Is(err, enrol.ErrRemoved) && h.behind() {
+		err = registry.ErrUnsure // another hub gave the bearer, and knows why
+	}
+	return name, n, err
 }
 
 func (h *Hub) openOps() error {

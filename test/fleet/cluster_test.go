@@ -100,26 +100,13 @@ func TestCluster(t *testing.T) {
 		text, err := bus.ServerConfig(filepath.Join(first, hub.BusDir), bus.External{Name: fmt.Sprint("nats-", i), Listen: ports[i], WebSocket: ports[3+i], Cluster: ports[6+i], Routes: ports[6:9],
 			Store: filepath.Join(b.dir, fmt.Sprint("nats-", i)), Cert: cert, Key: key, CA: ca})
 		must(t, err)
-		conf := filepath.Join(b.dir, fmt.Sprint("nats-", i, ".conf"))
-		must(t, os.WriteFile(conf, []byte(text), 0o600))
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SELVEDGE_TEST_NATS="+conf)
-		cmd.Stderr = b.log
-		in, err := cmd.StdinPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() }) // it may have been killed
-		servers = append(servers, cmd)
+		servers = append(servers, b.nats(filepath.Join(b.dir, fmt.Sprint("nats-", i, ".conf")), text))
 		addrs = append(addrs, "tls://"+ports[i], "wss://"+ports[3+i])
 	}
 	other := "https://" + ports[9]
 	urls := []string{b.url, other}
 	b.hub = b.spawn(hubproc.Settings{DataDir: first, Listen: b.addr, URLs: urls, Bus: addrs, BusCA: ca})
-	// the second one has copies of the keys of the bus, and of the certificate
-	for _, dir := range []string{filepath.Join(hub.BusDir, "keys"), hub.CertDir} {
-		must(t, os.MkdirAll(filepath.Dir(filepath.Join(second, dir)), 0o700))
-		must(t, exec.Command("cp", "-a", filepath.Join(first, dir), filepath.Join(second, dir)).Run())
-	}
+	copyKeys(t, first, second)
 	hub2 := b.spawn(hubproc.Settings{DataDir: second, Listen: ports[9], URLs: urls, Bus: addrs, BusCA: ca})
 	t.Cleanup(func() { hub2.Process.Kill(); hub2.Wait() }) // it is killed
 

@@ -42,6 +42,10 @@ type Config struct {
 
 	Ready func() bool // whether what Git says is known; until then nobody is told to be unknown. nil: it is
 
+	// Behind tells that what Git says may have changed unheard: a key that is unknown here may be
+	// known to another hub, and is not told to be unknown. nil: it is not
+	Behind func() bool
+
 	// What Git says now.
 	Node  func(publicKey string) (name string, ok bool)
 	Named func(name string) (publicKey string, ok bool)
@@ -95,6 +99,9 @@ func New(c Config) *Enrol {
 	}
 	if c.Prefix == nil {
 		c.Prefix = func() string { return "" }
+	}
+	if c.Behind == nil {
+		c.Behind = func() bool { return false }
 	}
 	if c.Source == nil {
 		c.Source = peer

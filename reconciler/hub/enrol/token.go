@@ -55,11 +55,14 @@ func (e *Enrol) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	// whether Git lists a key is told only to who holds it
 	node, ok := e.known(q.PublicKey)
-	if !ok && !e.ready() {
+	switch {
+	case !ok && !e.ready():
 		unavailable(w, errFleet.Error())
 		return
-	}
-	if !ok {
+	case !ok && e.c.Behind():
+		unavailable(w, "this hub does not hear the reconciler now, and knows no node with this key; it may be in Git since")
+		return
+	case !ok:
 		p := hubapi.Problem{Status: http.StatusForbidden, Type: wire.ProblemUnknownNode, Title: "Unknown node", Reason: hubapi.ReasonForbidden,
 			Detail: "no node in Git has this key; join with a join token, or put the key into Git"}
 		if code, ok := e.pending.code(q.PublicKey); ok {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,7 @@ type Config struct {
 	Base   *url.URL          // of it, to use with States; /v2/ is below its path
 	Prefix func() string     // of the repositories of states and trust
 	Images []Upstream
-	// Node tells who asks; an error: nobody who may.
+	// Node tells who asks; an error: nobody who may, or ErrUnsure.
 	Node func(*http.Request) (name string, n roster.Node, err error)
 	// Listed tells whether Git still lists that key for that node: it ends blobs that are under
 	// way. nil: it does
@@ -35,6 +36,9 @@ type Config struct {
 	Refused func(q *http.Request, node, repository string)
 	Log     *slog.Logger // nil: slog.Default()
 }
+
+// ErrUnsure is a Config.Node's answer while nobody can tell: ask again soon.
+var ErrUnsure = errors.New("whether Git lists this node is not known now")
 
 // Registry is an http.Handler for /v2/. It is safe for concurrent use.
 type Registry struct {
@@ -87,6 +91,7 @@ type fault struct {
 
 var (
 	faultNobody   = fault{http.StatusUnauthorized, "UNAUTHORIZED", "not a node of the fleet, or its token has expired"}
+	faultUnsure   = fault{http.StatusServiceUnavailable, "UNKNOWN", "whether this node may pull is not known now; try again soon"}
 	faultReadOnly = fault{http.StatusMethodNotAllowed, "UNSUPPORTED", "read only"}
 	faultBusy     = fault{http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests of this node at once"}
 	faultName     = fault{http.StatusNotFound, "NAME_UNKNOWN", "no such repository for this node"}
@@ -119,6 +124,8 @@ func (f *fault) write(w http.ResponseWriter) {
 		h.Set("Allow", "GET, HEAD")
 	case http.StatusTooManyRequests:
 		h.Set("Retry-After", "1")
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "5")
 	}
 	w.WriteHeader(f.status)
 	w.Write(b)
@@ -142,9 +149,9 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 }
 
 func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
-	name, node, err := r.c.Node(q)
-	if err != nil || !nodestate.ValidNode(name) {
-		return &faultNobody
+	name, node, f := r.asks(q)
+	if f != nil {
+		return f
 	}
 	if q.Method != http.MethodGet && q.Method != http.MethodHead {
 		return &faultReadOnly
@@ -172,6 +179,18 @@ func (r *Registry) serve(w http.ResponseWriter, q *http.Request) *fault {
 		return &faultName
 	}
 	return r.state(w, q, name)
+}
+
+// asks tells which node a request is of.
+func (r *Registry) asks(q *http.Request) (string, roster.Node, *fault) {
+	name, node, err := r.c.Node(q)
+	switch {
+	case errors.Is(err, ErrUnsure):
+		return "", node, &faultUnsure
+	case err != nil || !nodestate.ValidNode(name):
+		return "", node, &faultNobody
+	}
+	return name, node, nil
 }
 
 func (r *Registry) begin(node string) bool {

@@ -43,7 +43,11 @@ func (r *Registry) state(w http.ResponseWriter, q *http.Request, name string) *f
 	}
 	defer res.Body.Close()
 	if time.Since(asked) > waited { // is it still a node of the fleet?
-		if again, _, err := r.c.Node(q); err != nil || again != name {
+		again, _, f := r.asks(q)
+		if f != nil {
+			return f
+		}
+		if again != name {
 			return &faultNobody
 		}
 	}

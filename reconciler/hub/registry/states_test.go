@@ -86,6 +86,9 @@ func TestStatesAreANodesOwn(t *testing.T) {
 	if got := w.get("a", "/v2/"); got.status != 200 || got.header.Get("Docker-Distribution-API-Version") != "registry/2.0" {
 		t.Errorf("%+v", got)
 	}
+	if got := w.get("unsure", "/v2/"); got.status != 503 || got.header.Get("Retry-After") == "" {
+		t.Errorf("somebody of whom nothing is known now: %d %v", got.status, got.header)
+	}
 	if got := w.get("", "/v2/"); got.status != 401 || !strings.HasPrefix(got.header.Get("WWW-Authenticate"), "Basic realm=") {
 		t.Errorf("%+v", got)
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -54,6 +55,9 @@ func (f *fleet) node(r *http.Request) (string, roster.Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, ok := f.nodes[who]
+	if who == "unsure" {
+		return "", n, fmt.Errorf("%q: %w", who, ErrUnsure)
+	}
 	if !ok {
 		return "", n, errors.New("nobody")
 	}
