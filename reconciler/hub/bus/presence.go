@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ const (
 	// silentTime without a word of a server means that it and its connections are gone: it
 	// gives its statistics every 10 seconds.
 	silentTime = 35 * time.Second
+	// endedTime is longer than an event or a count is on its way.
+	endedTime = 2 * time.Minute
 )
 
 // connID names a connection to one of the servers.
@@ -60,6 +63,10 @@ type presence struct {
 	taken  map[string][]time.Time // when a node's connection was taken over
 	warned map[string]time.Time
 	heard  map[string]time.Time // of servers, by identifier
+	// ended are connections whose end was told, and when. Each subject has a goroutine of its
+	// own, so that an end may be heard before its beginning, and a count is older than what was
+	// heard while it came; no server uses an identifier twice.
+	ended map[connID]time.Time
 }
 
 func newPresence(b *Bus) *presence {
@@ -68,7 +75,7 @@ func newPresence(b *Bus) *presence {
 		doubt = sharedDoubtTime
 	}
 	return &presence{b: b, changed: func(string, bool) {}, doubt: doubt, recount: make(chan struct{}, 1),
-		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, heard: map[string]time.Time{}}
+		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, heard: map[string]time.Time{}, ended: map[connID]time.Time{}}
 }
 
 // again asks for a count, as events may have been lost.
@@ -206,7 +213,11 @@ func (p *presence) connectEvent(m *nats.Msg) {
 func (p *presence) disconnectEvent(m *nats.Msg) {
 	var e event
 	if json.Unmarshal(m.Data, &e) == nil {
-		p.remove(connID{e.Server.ID, e.Client.ID})
+		id := connID{e.Server.ID, e.Client.ID}
+		p.mu.Lock()
+		p.ended[id] = time.Now()
+		p.mu.Unlock()
+		p.remove(id)
 	}
 }
 
@@ -271,6 +282,10 @@ func (p *presence) add(id connID, c connection, live bool) {
 	p.mu.Lock()
 	if old := p.conns[id]; old != nil {
 		old.missed = 0
+		p.mu.Unlock()
+		return
+	}
+	if _, over := p.ended[id]; over {
 		p.mu.Unlock()
 		return
 	}
@@ -386,6 +401,7 @@ func (p *presence) sweep(now time.Time) {
 	for id, c := range p.conns {
 		all[id] = *c
 	}
+	maps.DeleteFunc(p.ended, func(_ connID, t time.Time) bool { return now.Sub(t) > endedTime })
 	for node, t := range p.warned {
 		if now.Sub(t) > takeoverTime {
 			delete(p.warned, node)

@@ -1,12 +1,15 @@
 package bus
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"selvedge/schema/wire"
 )
@@ -68,6 +71,45 @@ func TestPresenceIsCountedAtStart(t *testing.T) {
 	}
 	h.untilThere(t, "ghost", false)
 	h.untilThere(t, "a", true)
+}
+
+// TestEndIsHeardFirst needs no ghost of a connection whose end overtakes its beginning, or the
+// answer of a count.
+func TestEndIsHeardFirst(t *testing.T) {
+	h := start(t, Config{})
+	n := newNode(t, h.Bus, "a")
+	p := h.presence
+	told, _ := json.Marshal(map[string]any{"server": map[string]any{"id": "S"}, "client": map[string]any{"id": 7, "start": time.Now(), "jwt": n.jwt}})
+	p.disconnectEvent(&nats.Msg{Data: told})
+	p.connectEvent(&nats.Msg{Data: told})
+	p.add(connID{"S", 7}, connection{node: "a", key: n.key}, false)
+	if p.count() != 0 {
+		t.Error("a connection that has ended is shown as there")
+	}
+	p.sweep(time.Now().Add(endedTime + time.Second))
+	if len(p.ended) != 0 {
+		t.Error("what ended is kept for ever")
+	}
+}
+
+// TestShortConnections needs no ghost of many that end as soon as they are there.
+func TestShortConnections(t *testing.T) {
+	h := start(t, Config{})
+	var wg sync.WaitGroup
+	for i := range 300 {
+		n := newNode(t, h.Bus, nodeName(i))
+		wg.Go(func() {
+			nc, err := nats.Connect("", append(n.options(), nats.InProcessServer(h.srv))...)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			nc.Close()
+		})
+	}
+	wg.Wait()
+	join(t, h, "last") // what was told before is heard soon
+	poll(t, "all but the last to be gone", func() bool { return h.presence.count() == 1 })
 }
 
 func TestServerThatEndsTakesItsNodes(t *testing.T) {
