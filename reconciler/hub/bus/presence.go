@@ -28,9 +28,11 @@ const (
 	// but two machines that take the name from each other.
 	takeovers    = 3
 	takeoverTime = 5 * time.Minute
-	// silentTime without a word of a server means that it and its connections are gone: it
-	// gives its statistics every 10 seconds.
-	silentTime = 35 * time.Second
+	// maxSilent looks, lookTime apart, without a word of a server mean that it and its
+	// connections are gone: it gives its statistics every 10 seconds. Looks are counted, not
+	// time: a process that was stopped for a while did not listen.
+	maxSilent = 35
+	lookTime  = time.Second
 	// endedTime is longer than an event or a count is on its way.
 	endedTime = 2 * time.Minute
 )
@@ -62,7 +64,7 @@ type presence struct {
 	nodes  map[string][]connID    // one, the newest
 	taken  map[string][]time.Time // when a node's connection was taken over
 	warned map[string]time.Time
-	heard  map[string]time.Time // of servers, by identifier
+	silent map[string]int // servers, by identifier: looks since one was heard
 	// ended are connections whose end was told, and when. Each subject has a goroutine of its
 	// own, so that an end may be heard before its beginning, and a count is older than what was
 	// heard while it came; no server uses an identifier twice.
@@ -75,7 +77,7 @@ func newPresence(b *Bus) *presence {
 		doubt = sharedDoubtTime
 	}
 	return &presence{b: b, changed: func(string, bool) {}, doubt: doubt, recount: make(chan struct{}, 1),
-		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, heard: map[string]time.Time{}, ended: map[connID]time.Time{}}
+		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, silent: map[string]int{}, ended: map[connID]time.Time{}}
 }
 
 // again asks for a count, as events may have been lost.
@@ -221,10 +223,13 @@ func (p *presence) disconnectEvent(m *nats.Msg) {
 	}
 }
 
-// shutdownEvent forgets the connections of a server that ends.
+// shutdownEvent forgets a server that ends, and its connections.
 func (p *presence) shutdownEvent(m *nats.Msg) {
 	parts := strings.Split(m.Subject, ".")
 	if len(parts) == 4 {
+		p.mu.Lock()
+		delete(p.silent, parts[2])
+		p.mu.Unlock()
 		p.removeServer(parts[2])
 	}
 }
@@ -234,22 +239,29 @@ func (p *presence) statsEvent(m *nats.Msg) {
 	parts := strings.Split(m.Subject, ".")
 	if len(parts) == 4 {
 		p.mu.Lock()
-		p.heard[parts[2]] = time.Now()
+		_, known := p.silent[parts[2]]
+		p.silent[parts[2]] = 0
 		p.mu.Unlock()
+		if !known { // it is new, or was thought to be gone, and so were its nodes
+			p.again()
+		}
 	}
 }
 
-// bury removes servers that have been silent for long, while the hub itself is connected.
-func (p *presence) bury(now time.Time, connected bool) {
+// bury removes servers that have been silent for long, while the hub itself is connected. It is
+// called every lookTime.
+func (p *presence) bury(connected bool) {
 	p.mu.Lock()
 	var gone []string
-	for id, t := range p.heard {
+	for id, n := range p.silent {
 		switch {
 		case !connected:
-			p.heard[id] = now
-		case now.Sub(t) > silentTime:
+			p.silent[id] = 0
+		case n >= maxSilent:
 			gone = append(gone, id)
-			delete(p.heard, id)
+			delete(p.silent, id)
+		default:
+			p.silent[id] = n + 1
 		}
 	}
 	p.mu.Unlock()
@@ -367,7 +379,7 @@ func (p *presence) kickNode(node string) {
 
 // run looks after connections until ctx ends.
 func (p *presence) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(lookTime)
 	defer tick.Stop()
 	swept, counted := time.Now(), time.Time{}
 	for {
@@ -378,6 +390,7 @@ func (p *presence) run(ctx context.Context) {
 			counted = time.Time{}
 			p.b.keepRevoked(ctx)
 		case <-tick.C:
+			p.bury(p.b.sys().IsConnected())
 		}
 		now := time.Now()
 		if now.Sub(counted) >= countTime {
@@ -390,7 +403,6 @@ func (p *presence) run(ctx context.Context) {
 			swept = now
 		}
 		p.settle(ctx, now)
-		p.bury(now, p.b.sys().IsConnected())
 	}
 }
 

@@ -123,17 +123,27 @@ func TestServerThatEndsTakesItsNodes(t *testing.T) {
 	if h.presence.count() != 1 {
 		t.Error("another server took it")
 	}
-	now := time.Now()
-	h.presence.mu.Lock()
-	h.presence.heard[id.server] = now
-	h.presence.mu.Unlock()
-	h.presence.bury(now.Add(silentTime), true)
-	h.presence.bury(now.Add(time.Hour), false) // it is the hub who is cut off
-	if h.presence.count() != 1 {
+	p := h.presence
+	silence := func(n int) { // a hub looks by itself, too, and hears the server
+		p.mu.Lock()
+		p.silent[id.server] = n
+		p.mu.Unlock()
+		p.bury(true)
+	}
+	silence(maxSilent - 5)
+	p.mu.Lock()
+	p.silent[id.server] = maxSilent
+	p.mu.Unlock()
+	p.bury(false) // it is the hub who is cut off
+	if p.count() != 1 {
 		t.Error("it was buried alive")
 	}
-	h.presence.bury(now.Add(2*time.Hour), true)
-	h.untilThere(t, "a", false)
+	poll(t, "the server to be gone, and its node", func() bool {
+		silence(maxSilent)
+		return p.count() == 0
+	})
+	// it is heard again, and nothing else tells of its nodes
+	poll(t, "the node to be back", func() bool { return p.count() == 1 })
 }
 
 // TestOthersMayKnowBetter: where several hubs may be, one takes a minute to notice that its
