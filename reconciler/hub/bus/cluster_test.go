@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -357,6 +358,50 @@ func TestClusterNeedsPassword(t *testing.T) {
 		}
 		two.Shutdown()
 		two.WaitForShutdown()
+	}
+}
+
+// TestLateServer stops one of two servers while a hub starts and counts.
+func TestLateServer(t *testing.T) {
+	dir := t.TempDir()
+	ports := freePorts(t, 6)
+	c := Config{Dir: dir}
+	var servers []*os.Process
+	for i := range 2 {
+		text, err := ServerConfig(dir, External{Name: fmt.Sprint("nats-", i), Listen: ports[i], WebSocket: ports[2+i], Cluster: ports[4+i], Routes: ports[4:6], Store: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers = append(servers, startText(t, text))
+	}
+	c.Servers = []string{"nats://" + ports[0], "ws://" + ports[2], "ws://" + ports[3]}
+	h1 := start(t, c)
+	for i := 0; ; i++ {
+		if i == 50 {
+			t.Fatal("no node is on the second server")
+		}
+		if n := join(t, h1, "a"); n.ConnectedServerName() == "nats-1" {
+			break
+		} else {
+			n.Close()
+		}
+	}
+	c.Dir, c.Name = t.TempDir(), "hub-2"
+	copyKeys(t, dir, c.Dir)
+	servers[1].Signal(syscall.SIGSTOP)
+	h2 := start(t, c)
+	poll(t, "the count", func() bool { return len(h2.presence.recount) == 0 })
+	time.Sleep(2 * time.Second) // it is over without that server
+	servers[1].Signal(syscall.SIGCONT)
+	poll(t, "the node at the late server", func() bool { return h2.presence.count() == 1 })
+	// and late again: a count that it is missing in says nothing
+	servers[1].Signal(syscall.SIGSTOP)
+	for range 3 {
+		h2.presence.countAll(t.Context())
+	}
+	servers[1].Signal(syscall.SIGCONT)
+	if h2.presence.count() != 1 {
+		t.Error("a node was forgotten because its server was busy")
 	}
 }
 

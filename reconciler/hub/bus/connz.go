@@ -52,7 +52,13 @@ func (p *presence) countAll(ctx context.Context) {
 		return
 	}
 	found := map[connID]bool{}
-	partly := map[string]bool{} // servers; half of a count forgets nothing
+	partly := p.alive() // servers; half of a count, or none, forgets nothing
+	for _, page := range first {
+		delete(partly, page.Server.ID)
+	}
+	if len(partly) > 0 { // they are busy; or gone, which is noticed soon
+		time.AfterFunc(5*time.Second, p.again)
+	}
 	for _, page := range first {
 		for offset := 0; ; {
 			for _, c := range page.Data.Connections {
@@ -81,6 +87,17 @@ func (p *presence) countAll(ctx context.Context) {
 		}
 	}
 	p.forget(found, partly)
+}
+
+// alive are the servers that are heard.
+func (p *presence) alive() map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[string]bool{}
+	for id := range p.silent {
+		all[id] = true
+	}
+	return all
 }
 
 // forget removes what was missing for the second time, be it that its server is gone.
