@@ -17,6 +17,7 @@ import (
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,7 @@ type Daemon struct {
 	Dir     string // root, state and log
 	Netns   string // network namespace (ip-netns(8)) that it and its containers live in; empty: this one
 	cmd     *exec.Cmd
-	ended   chan struct{}
+	ended   <-chan struct{}
 }
 
 // CanContainerd says why this machine cannot run one, or nil.
@@ -102,14 +103,9 @@ func (d *Daemon) Start() error {
 	defer log.Close()
 	d.cmd = InNetns(d.Netns, "containerd", "--config", filepath.Join(d.Dir, "config.toml"))
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
+	if d.ended, err = Start(d.cmd); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
-	d.ended = make(chan struct{})
-	go func() {
-		_ = d.cmd.Wait() // how it ended is in its log
-		close(d.ended)
-	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
@@ -196,12 +192,20 @@ func (d *Daemon) clear() error {
 		for _, x := range containers {
 			if t, err := x.Task(nctx, nil); err == nil {
 				_, err = t.Delete(nctx, client.WithProcessKill)
-				errs = append(errs, err)
+				errs = append(errs, unlessGone(err))
 			}
-			errs = append(errs, x.Delete(nctx, client.WithSnapshotCleanup))
+			errs = append(errs, unlessGone(x.Delete(nctx, client.WithSnapshotCleanup)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// unlessGone is err, unless somebody else has removed what was to be removed.
+func unlessGone(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // endShims ends shims that a killed daemon forgot.

@@ -17,7 +17,7 @@ type OCIRegistry struct {
 	Addr  string // 127.0.0.1:port, plain HTTP
 	Dir   string
 	cmd   *exec.Cmd
-	ended chan struct{}
+	ended <-chan struct{}
 }
 
 // CanRegistry says why this machine cannot run one, or nil.
@@ -69,7 +69,7 @@ http: {addr: %q}
 	if htpasswd != "" {
 		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", htpasswd)
 	}
-	r := &OCIRegistry{Dir: dir, ended: make(chan struct{})}
+	r := &OCIRegistry{Dir: dir}
 	if err := r.start(conf); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -89,13 +89,9 @@ func (r *OCIRegistry) start(conf string) error {
 	r.cmd = exec.Command("docker-registry", "serve", name)
 	r.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // REGISTRY_… would change the configuration
 	r.cmd.Stdout, r.cmd.Stderr = log, log
-	if err := r.cmd.Start(); err != nil {
+	if r.ended, err = Start(r.cmd); err != nil {
 		return fmt.Errorf("start docker-registry: %w", err)
 	}
-	go func() {
-		_ = r.cmd.Wait() // how it ended is in its log
-		close(r.ended)
-	}()
 	deadline := time.After(30 * time.Second)
 	for {
 		b, err := os.ReadFile(logName)

@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"selvedge/test/env"
 )
 
 // Process is a daemon whose output goes to a file.
 type Process struct {
 	Log  string
 	cmd  *exec.Cmd
-	done chan struct{}
+	done <-chan struct{}
 }
 
 // Spawn starts a command in the background; its output is appended to NAME.log of the
@@ -31,15 +33,11 @@ func Spawn(log string, cmd *exec.Cmd) (*Process, error) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
+	done, err := env.Start(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err)
 	}
-	p := &Process{log, cmd, make(chan struct{})}
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(p.done)
-	}()
-	return p, nil
+	return &Process{log, cmd, done}, nil
 }
 
 // PID is the process's number.
