@@ -30,7 +30,8 @@ build: ## build the commands into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
 
 demo: deps build ## run the whole thing on this machine (root); ONCE=1: by itself, then clean up
-	@go run ./test/demo $(if $(ONCE),-once) -bin bin
+	@CGO_ENABLED=0 go build -o bin/demo ./test/demo
+	@bin/demo $(if $(ONCE),-once) -bin bin
 
 test: tools ## run every test (root)
 	go test -timeout 20m ./...

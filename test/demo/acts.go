@@ -28,7 +28,7 @@ type outcome struct {
 	err          error
 }
 
-// perform plays all acts, prints a table, and reports whether all went well.
+// perform plays all acts, prints a table, and reports whether all went well; it ends early with ctx.
 func (d *demo) perform(ctx context.Context) bool {
 	var done []outcome
 	ok := true
@@ -36,15 +36,16 @@ func (d *demo) perform(ctx context.Context) bool {
 		fmt.Printf("• %s … ", a.what)
 		began := time.Now()
 		result, err := a.do(ctx)
+		if ctx.Err() != nil {
+			fmt.Println("interrupted")
+			return false
+		}
 		o := outcome{a.what, result, time.Since(began), err}
 		if err != nil {
 			ok, o.result = false, "FAILED: "+err.Error()
 		}
 		fmt.Println(o.result)
 		done = append(done, o)
-		if ctx.Err() != nil {
-			break
-		}
 	}
 	fmt.Println()
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -55,8 +56,10 @@ func (d *demo) perform(ctx context.Context) bool {
 	t.Flush()
 	if !ok {
 		fmt.Fprintln(os.Stderr, "\n"+d.Logs())
+		return false
 	}
-	return ok
+	fmt.Println("\nall of it went as it must")
+	return true
 }
 
 // short is the first line of a result, cut for a table.
@@ -79,7 +82,7 @@ func (d *demo) acts() []act {
 		{"read an app's log through the hub", d.readLog},
 		{"run a command in a container through the hub", d.exec},
 		{"restart an app through the hub", d.restart},
-		{"cut the second node's link, push meanwhile", d.cutLink},
+		{"cut the second node's link until the hub misses it (45 s), push meanwhile", d.cutLink},
 		{"the link is back", d.mendLink},
 		{"kill -9 the hub and start it again", d.killHub},
 		{"take the second node out of Git", d.revoke},

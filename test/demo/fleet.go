@@ -50,7 +50,7 @@ func (d *demo) seeFleet(ctx context.Context) (string, error) {
 	}
 	out, err := d.Selvedge(ctx, "nodes", "-w", world.Workspace)
 	fmt.Printf("\n%s", out)
-	return "both nodes are ready, at the generation that Git wants", err
+	return "both nodes are ready, at the generation that Git wants; the others are in Git only and never reported", err
 }
 
 func (d *demo) readLog(ctx context.Context) (string, error) {
@@ -62,7 +62,9 @@ func (d *demo) readLog(ctx context.Context) (string, error) {
 		if strings.TrimSpace(out) == "" {
 			return "", fmt.Errorf("the log of hello on %s is empty", n.Name)
 		}
-		fmt.Printf("\n%s: %s", n.Name, strings.TrimRight(out, "\n"))
+		for line := range strings.Lines(out) {
+			fmt.Printf("\n%s: %s", n.Name, strings.TrimRight(line, "\n"))
+		}
 	}
 	fmt.Println()
 	return "the last lines of both nodes", nil

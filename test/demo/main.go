@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,33 +37,50 @@ func run() int {
 		return 1
 	}
 	d := &demo{World: w}
-	ok := false
-	defer func() { d.close(!ok && *once) }()
+	keep := false
+	defer func() {
+		hurry, done := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		stop()
+		context.AfterFunc(hurry, done) // a third one ends this at once
+		d.close(hurry, keep)
+	}()
 	if err := d.start(ctx); err != nil {
-		if ctx.Err() == nil {
-			fmt.Fprintln(os.Stderr, "demo:", err)
+		if ctx.Err() != nil {
+			return interrupted()
 		}
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		keep = *once
 		return 1
 	}
 	fmt.Printf("\nfrom nothing to two nodes that joined, and an app that answers on both, in %.1f s\n", time.Since(began).Seconds())
 	if *once {
-		ok = d.perform(ctx)
-		if !ok {
+		ok := d.perform(ctx)
+		if ctx.Err() != nil {
+			return interrupted()
+		}
+		if keep = !ok; keep {
 			return 1
 		}
 		return 0
 	}
 	d.explain()
 	<-ctx.Done()
-	fmt.Println("\ncleaning up")
+	interrupted()
 	return 0
+}
+
+// interrupted says what comes now, and returns the exit code of who was not done.
+func interrupted() int {
+	fmt.Println("\ncleaning up, which takes seconds; Ctrl-C again to wait for nothing")
+	return 130
 }
 
 // demo is the world with the demo's two nodes.
 type demo struct {
 	*world.World
 	near, far *world.Node
-	drained   bool // the containers of near are gone
+	deployed  string // commit; empty: there is none that both run yet
+	drained   bool   // the containers of near are gone
 }
 
 // start sets everything up and waits for both apps' first answers.
@@ -85,7 +103,9 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		fmt.Printf("• %s: %s says: %s", n.Name, n.AppURL(), body)
 	}
-	return nil
+	out, err := d.Run(ctx, d.Clone, "git", "rev-parse", "HEAD")
+	d.deployed = strings.TrimSpace(out)
+	return err
 }
 
 func (d *demo) addNodes(context.Context) (err error) {
@@ -119,11 +139,11 @@ func (d *demo) approve(ctx context.Context) error {
 	return d.far.Approve(ctx, "")
 }
 
-func (d *demo) close(keep bool) {
+func (d *demo) close(ctx context.Context, keep bool) {
 	if d.near != nil && d.near.Name != "" && !d.drained {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		if err := d.near.Drain(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, "demo: clean up:", err)
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		if err := d.drain(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "demo: clean up: %v; rules of iptables may be left, the next demo removes them\n", err)
 		}
 		cancel()
 	}
@@ -135,29 +155,58 @@ func (d *demo) close(keep bool) {
 	}
 }
 
+// drain has the near node take its containers away, which use this machine's network. It
+// brings back what that needs: people may have broken the repo, and acts end what there is.
+func (d *demo) drain(ctx context.Context) error {
+	if d.deployed != "" {
+		for _, args := range [][]string{{"read-tree", "-u", "--reset", d.deployed}, {"clean", "-fdq"}} {
+			if err := d.Git(ctx, d.Clone, args...); err != nil {
+				return err
+			}
+		}
+	}
+	for _, x := range []struct {
+		is    *world.Process
+		start func(context.Context) error
+	}{{d.Reconciler, d.StartReconciler}, {d.Hub, d.StartHub}, {d.near.Agent, d.near.Start}} {
+		if x.is.Running() {
+			continue
+		}
+		if err := x.start(ctx); err != nil {
+			return err
+		}
+	}
+	return d.near.Drain(ctx)
+}
+
 // explain says what to try next.
 func (d *demo) explain() {
 	fmt.Printf(`
-The console:       %[1]s   (sign in with the token in %[2]s)
+The console:       %[1]s
+                   Sign in with the token in %[2]s. The browser warns of a certificate
+                   that it does not know, as the hub has made it for itself: go on.
 The app answers:   curl %[3]s   and   curl %[4]s
 The config repo:   %[5]s   (a clone; push goes to %[6]s)
 
+Two nodes run here: gw-demo and %[11]s. All others of the example are in Git only: the console and the
+commands below call them Unknown, "it never reported", or Waiting, as machines that are still to be installed.
+
 Things to try, in another terminal:
 
-  . %[7]s                                        # who you are, and where the hub is
+  . %[7]s   # who you are, and where the hub is
   cd %[5]s
-  $SELVEDGE nodes
+  $SELVEDGE nodes -w folders/munich/lab
   $SELVEDGE status --watch
   $SELVEDGE logs -f gw-demo/hello
   $SELVEDGE exec gw-demo/hello -- /hello check
-  $EDITOR folders/munich/lab/hello.cue           # change GREETING, or take #Images."hello-2"
+  ${EDITOR:-vi} folders/munich/lab/hello.cue     # change GREETING, or take #Images."hello-2"
   $SELVEDGE diff                                 # which nodes would change, and how
   git commit -am 'a change' && git push          # the nodes run it in about a second
-  ip link set %[8]s down                    # cut the second node off: it runs on, the hub says Unknown
+  ip link set %[8]s down                    # cut the second node off: it runs on, the hub says Unknown; up mends it
 
-  # what a node is asked to trust: verify a state with plain cosign, if you have it
+  # what a node is asked to trust: verify a state with plain cosign, if you have version 3 of it
   cosign verify --key %[9]s/cosign.pub --insecure-ignore-tlog=true -a node=gw-demo %[10]s/nodes/gw-demo:desired
 
 Ctrl-C ends all of it and cleans up.
-`, d.HubURL, filepath.Join(d.Dir, "token"), d.near.AppURL(), d.far.AppURL(), d.Clone, d.Repo, d.EnvFile(), d.far.Netns.Link(), d.Dir, d.StatesAddr)
+`, d.HubURL, filepath.Join(d.Dir, "token"), d.near.AppURL(), d.far.AppURL(), d.Clone, d.Repo, d.EnvFile(), d.far.Netns.Link(), d.Dir, d.StatesAddr, d.far.Name)
 }

@@ -29,7 +29,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	}
 	bin = dir
 	build := exec.Command("go", "build", "-trimpath", "-o", dir+string(filepath.Separator),
-		"selvedge/cmd/selvedge", "selvedge/cmd/selvedge-reconciler", "selvedge/cmd/selvedge-hub", "selvedge/cmd/selvedge-edge", "selvedge/test/e2e/tool")
+		"selvedge/cmd/selvedge", "selvedge/cmd/selvedge-reconciler", "selvedge/cmd/selvedge-hub", "selvedge/cmd/selvedge-edge", "selvedge/test/demo", "selvedge/test/e2e/tool")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the commands: %w\n%s", err, out)

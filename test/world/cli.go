@@ -74,11 +74,12 @@ func (w *World) Push(ctx context.Context) error {
 
 // Until waits for something.
 func (w *World) Until(ctx context.Context, most time.Duration, what string, ok func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
+	end := time.After(most)
 	for !ok() {
 		select {
 		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
+		case <-end:
 			return fmt.Errorf("waited %v for %s in vain", most, what)
 		case <-time.After(20 * time.Millisecond):
 		}

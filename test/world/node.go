@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,9 @@ func (n *Node) command(name string, args ...string) *exec.Cmd {
 	}
 	return env.InNetns(netns, n.w.Command(name), args...)
 }
+
+// namespace is the one in containerd.
+func (n *Node) namespace() string { return "selvedge-" + n.Label }
 
 // Join runs the join line that the hub gives out, and notes the code under which the node waits.
 func (n *Node) Join(ctx context.Context) error {
@@ -117,7 +121,7 @@ func (n *Node) File() string { return filepath.Join(Workspace, "node-"+n.Name+".
 
 // Start starts the agent.
 func (n *Node) Start(context.Context) (err error) {
-	args := []string{"run", "--dir", n.Dir, "--containerd", n.Containerd.Address, "--namespace", "selvedge-" + n.Label,
+	args := []string{"run", "--dir", n.Dir, "--containerd", n.Containerd.Address, "--namespace", n.namespace(),
 		"--run-dir", filepath.Join(n.w.Dir, n.Label+"-run"), "--bridge", "sv-" + n.Label, "--interval", "2s"}
 	n.Agent, err = n.w.Spawn(n.Label, n.command("selvedge-edge", append(args, n.Flags...)...))
 	return err
@@ -163,7 +167,7 @@ type EdgeStatus struct {
 
 // Ctr asks the node's containerd.
 func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
-	return n.w.Run(ctx, n.w.Dir, "ctr", append([]string{"--address", n.Containerd.Address, "-n", "selvedge-" + n.Label}, args...)...)
+	return n.w.Run(ctx, n.w.Dir, "ctr", append([]string{"--address", n.Containerd.Address, "-n", n.namespace()}, args...)...)
 }
 
 // KillContainers kills every container process of the node behind everybody's back.
@@ -200,6 +204,13 @@ func (n *Node) close() error {
 	var errs []error
 	if n.Containerd != nil {
 		errs = append(errs, n.Containerd.Stop())
+		errs = append(errs, os.RemoveAll(filepath.Join("/run/nerdctl", n.namespace())))
+		for _, folder := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} { // version 2, and 1
+			groups, _ := filepath.Glob(filepath.Join(folder, n.namespace())) // the pattern is right
+			for _, group := range groups {
+				_ = os.Remove(group) // the runtime removes those of containers, not the one around them
+			}
+		}
 	}
 	if n.Netns != nil {
 		errs = append(errs, n.Netns.Close())
