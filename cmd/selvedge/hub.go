@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -180,40 +179,4 @@ func noApp(args []string, found int) error {
 		return nil
 	}
 	return exit.With(exit.Findings, fmt.Errorf("there is no app %s here, or none that you may see", show.Text(args[0])))
-}
-
-// watch watches on when the caller's rights change, with those that they have then. A refusal
-// before anything came is an answer.
-func watch(c *cobra.Command, hub *client.Client, o client.WatchOptions, update func(hubapi.Update) error) error {
-	for {
-		begun := false
-		err := hub.Watch(c.Context(), o, func(u hubapi.Update) error {
-			begun = true
-			if u.Event != nil {
-				o.After = u.Event.ID
-			}
-			return update(u)
-		}, lost(c, ""))
-		if client.Reason(err) != hubapi.ReasonForbidden || !begun {
-			return err
-		}
-		fmt.Fprintln(c.ErrOrStderr(), "what you may see changed in Git; going on with that")
-		select {
-		case <-c.Context().Done():
-			return c.Context().Err()
-		case <-time.After(time.Second): // a hub that says so again and again is asked no faster
-		}
-	}
-}
-
-// lost tells people that a stream broke and is taken up again, once for each reason in a row.
-// The prefix names it among several.
-func lost(c *cobra.Command, prefix string) func(error) {
-	before := ""
-	return func(err error) {
-		if text := show.Text(err.Error()); text != before {
-			before = text
-			fmt.Fprintf(c.ErrOrStderr(), "%sconnection lost, trying again: %s\n", prefix, text)
-		}
-	}
 }

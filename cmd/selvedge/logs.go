@@ -91,7 +91,8 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 		w = show.Filter(w)
 	}
 	if len(sources) == 1 && len(args) == 1 {
-		return hub.Logs(c.Context(), sources[0].node, sources[0].options, w, lost(c, ""))
+		way := link{w: c.ErrOrStderr()}
+		return hub.Logs(c.Context(), sources[0].node, sources[0].options, way.over(w), way.lost)
 	}
 	atOnce := readAtOnce
 	if l.Follow {
@@ -111,7 +112,8 @@ func logs(c *cobra.Command, hub *client.Client, args []string, l *logFlags) erro
 		g.Go(func() error {
 			name := s.name(shared)
 			p := &prefixer{mu: &mu, w: w, prefix: name + " | "}
-			err := hub.Logs(c.Context(), s.node, s.options, p, lost(c, name+": "))
+			way := link{w: c.ErrOrStderr(), prefix: name + ": "}
+			err := hub.Logs(c.Context(), s.node, s.options, way.over(p), way.lost)
 			if e := p.flush(); err == nil {
 				err = e
 			}

@@ -138,7 +138,7 @@ func commit(c roster.Commit) string {
 func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 	w := c.OutOrStdout()
 	redraw := show.Movable(w) && o.people()
-	before, rows := "", 0
+	before := ""
 	draw := func(s hubapi.Summary) error {
 		switch {
 		case o.format == "json":
@@ -150,21 +150,15 @@ func watchStatus(c *cobra.Command, hub *client.Client, o *output) error {
 			return o.write(c, "", s, []string{s.Platform}, nil)
 		}
 		text := summary(s, show.Colours(w))
-		had := rows
-		if redraw {
-			rows = show.Rows(w)
+		if redraw { // also of the same: something else may stand there by now
+			_, err := io.WriteString(w, show.Screen(text, show.Rows(w)))
+			return err
 		}
-		if text == before && rows == had {
+		if text == before {
 			return nil
 		}
 		before = text
-		switch {
-		case redraw:
-			text = show.Screen(text, rows)
-		default:
-			text = time.Now().Format(time.RFC3339) + "\n" + text + "\n"
-		}
-		_, err := io.WriteString(w, text)
+		_, err := io.WriteString(w, time.Now().Format(time.RFC3339)+"\n"+text+"\n")
 		return err
 	}
 	s, err := hub.Summary(c.Context())
