@@ -12,6 +12,9 @@ func one(what string) cobra.PositionalArgs {
 		if len(args) != 1 {
 			return fmt.Errorf("want one %s, not %d", what, len(args))
 		}
+		if args[0] == "" { // as of a variable of a script that is not set
+			return fmt.Errorf("want one %s, and it is empty", what)
+		}
 		return nil
 	}
 }

@@ -31,6 +31,7 @@ func describeCommand() *cobra.Command {
 			}
 			return f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
 				switch {
+				case name == "":
 				case kind == node.Name() || node.HasAlias(kind):
 					return showNode(c, hub, name, &o)
 				case kind == change.Name() || change.HasAlias(kind):

@@ -107,14 +107,17 @@ func (q *queryFlags) register(c *cobra.Command, f *hubFlags) {
 	complete(c, "workspace", completeWith(f, workspaces))
 }
 
+// orders are those of lists of nodes.
+var orders = []string{"name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"}
+
 // registerNodes adds what only lists of nodes are asked for.
 func (q *queryFlags) registerNodes(c *cobra.Command, f *hubFlags) {
 	c.Flags().StringSliceVar(&q.status, "status", nil, "Ready, NotReady, Unknown or Waiting; may be given several times")
 	c.Flags().StringVar(&q.Condition, "condition", "", "with this condition, e.g. DiskPressure")
 	complete(c, "condition", completeWith(f, conditions))
 	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in the name")
-	c.Flags().StringVar(&q.Sort, "sort-by", "", "name, workspace, status, cpu, memory, restarts or lastSeen; with - in front backwards")
-	complete(c, "sort-by", cobra.FixedCompletions([]string{"name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().StringVar(&q.Sort, "sort-by", "", "name, workspace, status (worst first), cpu, memory, restarts (most first) or lastSeen (longest ago first); with - in front turned round")
+	complete(c, "sort-by", cobra.FixedCompletions(orders, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVar(&q.Limit, "limit", 0, "at most so many; 0: all")
 	complete(c, "status", cobra.FixedCompletions([]string{"Ready", "NotReady", "Unknown", "Waiting"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -122,6 +125,9 @@ func (q *queryFlags) registerNodes(c *cobra.Command, f *hubFlags) {
 func (q *queryFlags) query() (client.Query, error) {
 	known := []hubapi.Readiness{hubapi.Ready, hubapi.NotReady, hubapi.Unknown, hubapi.Waiting}
 	out := q.Query
+	if order := strings.TrimPrefix(q.Sort, "-"); q.Sort != "" && !slices.Contains(orders, order) {
+		return out, exit.Usagef("unknown order %q; there are %s", order, strings.Join(orders, ", "))
+	}
 	for _, s := range q.status {
 		i := slices.IndexFunc(known, func(k hubapi.Readiness) bool { return strings.EqualFold(string(k), s) })
 		if i < 0 {
@@ -151,6 +157,9 @@ func (q *queryFlags) nodes(ctx context.Context, hub *client.Client, names []stri
 	}
 	l := hubapi.List[hubapi.Node]{Total: len(names)}
 	for _, name := range names {
+		if name == "" {
+			return l, exit.Usagef("a node has a name, and one of those given is empty")
+		}
 		d, err := hub.Node(ctx, name)
 		if err != nil {
 			return l, err
