@@ -28,6 +28,11 @@ type JoinOptions struct {
 	CAFile      string // PEM, in place of Pin; with neither, the system's certificates
 	Fingerprint string // of the root of trust
 	Now         func() time.Time
+
+	// Patience is how long to ask again while hubs are busy or away; 0: not at all, less: without
+	// end. Delayed, if not nil, hears of each time.
+	Patience time.Duration
+	Delayed  func(err error, pause time.Duration)
 }
 
 // Joined is how far joining is.
@@ -40,6 +45,26 @@ type Joined struct {
 // Join prepares a directory for a node that a hub lets in, and asks it to. It may be called
 // again, after whatever happened: keys are made once, and a request that was heard is not made twice.
 func Join(ctx context.Context, dir string, o JoinOptions) (Joined, error) {
+	retry := backoff.Backoff{Max: 30 * time.Second}
+	for end := time.Now().Add(o.Patience); ; {
+		j, err := joinOnce(ctx, dir, o)
+		after, passing := auth.Passing(err)
+		pause := after + retry.Next()
+		if !passing || ctx.Err() != nil || o.Patience >= 0 && time.Now().Add(pause).After(end) {
+			return j, err
+		}
+		if o.Delayed != nil {
+			o.Delayed(err, pause)
+		}
+		select {
+		case <-ctx.Done():
+			return j, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func joinOnce(ctx context.Context, dir string, o JoinOptions) (Joined, error) {
 	before, err := loadSettings(dir)
 	known := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

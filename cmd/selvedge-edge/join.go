@@ -15,12 +15,15 @@ import (
 	"selvedge/edge"
 	"selvedge/edge/auth"
 	"selvedge/edge/join"
+	"selvedge/internal/backoff"
 	"selvedge/internal/exit"
 	"selvedge/schema/wire"
 )
 
-// maxToken bounds a join token's file.
-const maxToken = 4 << 10
+const (
+	maxToken = 4 << 10         // of a join token's file
+	busyTime = 2 * time.Minute // to ask again while hubs are busy or away
+)
 
 func joinCommand() *cobra.Command {
 	var o edge.JoinOptions
@@ -34,7 +37,8 @@ pins the hub's CA and the platform's root of trust, and prints a code. An admin 
 under that code, and approves it by a commit.
 
 It may be run again, after whatever happened: keys are made once, and a request that waits is not
-made twice. The token lets in one machine; it is of no use afterwards.`,
+made twice. The token lets in one machine; it is of no use afterwards. While hubs are busy or away it
+asks again for two minutes, with --wait without end.`,
 		Example: `  selvedge-edge join https://hub.example:8443 --token TOKEN --ca sha256:… --root sha256:…
   selvedge-edge join https://hub.example:8443 --token-file - --ca sha256:… --root sha256:… --wait < token`,
 		Args: cobra.MinimumNArgs(1),
@@ -54,6 +58,13 @@ made twice. The token lets in one machine; it is of no use afterwards.`,
 			d, err := filepath.Abs(dir(c))
 			if err != nil {
 				return err
+			}
+			o.Patience = busyTime
+			if wait {
+				o.Patience = -1
+			}
+			o.Delayed = func(err error, pause time.Duration) {
+				fmt.Fprintf(c.ErrOrStderr(), "%v; asking again in %v\n", err, pause.Round(time.Second))
 			}
 			j, err := edge.Join(c.Context(), d, o)
 			if errors.Is(err, edge.ErrSettings) {
@@ -77,7 +88,7 @@ made twice. The token lets in one machine; it is of no use afterwards.`,
 	f.StringVar(&tokenFile, "token-file", "", "file with the join token, or - for standard input")
 	f.StringVar(&ca, "ca", "", "what the hub's certificate goes back to: sha256:… of a certificate, or a PEM file (default: the system's)")
 	f.StringVar(&o.Fingerprint, "root", "", "fingerprint of the root of trust, sha256:… (required)")
-	f.BoolVar(&wait, "wait", false, "wait until the node is let in")
+	f.BoolVar(&wait, "wait", false, "wait until the node is let in, however long hubs are away")
 	return c
 }
 
@@ -128,13 +139,15 @@ func told(c *cobra.Command, j edge.Joined, dir string) {
 
 // await asks now and then until the node is let in.
 func await(ctx context.Context, dir string, every time.Duration) (edge.Joined, error) {
-	for {
+	for pause := every; ; {
 		select {
 		case <-ctx.Done():
 			return edge.Joined{}, ctx.Err()
-		case <-time.After(every):
+		case <-time.After(backoff.Jitter(pause)):
 		}
 		j, err := edge.Ask(ctx, dir)
+		after, _ := auth.Passing(err)
+		pause = every + 2*after // half of which is jitter
 		var p *auth.Problem
 		switch {
 		case err == nil:

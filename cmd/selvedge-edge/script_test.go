@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"selvedge/edge/hubtest"
 	"selvedge/schema/trust"
+	"selvedge/schema/wire"
 	"selvedge/test/script"
 )
 
@@ -42,11 +44,19 @@ func TestScripts(t *testing.T) {
 }
 
 // hub gives a script a hub at $HUB whose CA has the digest $PIN and stands in ca.pem, with the
-// join tokens one and two. It lets in who waits once a file named approve holds a name.
+// join tokens one and two. The first who asks to join finds it busy. It
+// lets in who waits once a file named approve holds a name.
 func hub(t *testing.T, e *testscript.Env, doc []byte) {
 	h := hubtest.New(t)
 	h.Docs = [][]byte{doc}
 	h.Tokens["one"], h.Tokens["two"] = true, true
+	h.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		busy := r.URL.Path == wire.PathJoin && h.Count(wire.PathJoin) == 1
+		if busy {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return busy
+	}
 	e.Setenv("HUB", h.URL)
 	e.Setenv("PIN", h.Pin)
 	if err := os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), h.CA, 0o644); err != nil {

@@ -296,3 +296,36 @@ func FuzzHub(f *testing.F) {
 		}
 	})
 }
+
+// Passing tells what is worth asking again, of one hub or of several.
+func TestPassing(t *testing.T) {
+	h := hubtest.New(t)
+	busy := &auth.Problem{Status: http.StatusTooManyRequests, RetryAfter: 3 * time.Second}
+	away := &auth.Problem{Status: http.StatusBadGateway}
+	no := &auth.Problem{Status: http.StatusForbidden, Type: wire.ProblemJoinToken}
+	for name, c := range map[string]struct {
+		err   error
+		after time.Duration
+		ok    bool
+	}{
+		"none":             {nil, 0, false},
+		"busy":             {fmt.Errorf("ask: %w", busy), 3 * time.Second, true},
+		"refused":          {fmt.Errorf("%w (%w)", errors.New("token"), no), 0, false},
+		"one of two busy":  {errors.Join(no, busy), 3 * time.Second, true},
+		"the sooner one":   {errors.Join(busy, away), 0, true},
+		"another's hub":    {ask(t, h, func(c *auth.Config) { c.CA = nil }), 0, false},
+		"nobody there":     {ask(t, h, func(c *auth.Config) { c.Hubs = []string{"https://127.0.0.1:1"} }), 0, true},
+		"not of this kind": {errors.New("disk full"), 0, false},
+	} {
+		if after, ok := auth.Passing(c.err); after != c.after || ok != c.ok {
+			t.Errorf("%s: %v: %v, %v", name, c.err, after, ok)
+		}
+	}
+}
+
+func ask(t *testing.T, h *hubtest.Hub, change func(*auth.Config)) error {
+	t.Helper()
+	c, _ := newClient(t, h, change)
+	_, err := c.Trust(t.Context())
+	return err
+}

@@ -1,7 +1,10 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -47,6 +50,31 @@ func (p *Problem) final() bool {
 		return false
 	}
 	return p.Status >= 400 && p.Status < 500
+}
+
+// Passing reports whether the same question may be answered later, by any of the hubs that were
+// asked, and how long the first of them wants to be left alone. A hub that is not the one that was
+// meant will not become it.
+func Passing(err error) (after time.Duration, ok bool) {
+	switch e := err.(type) {
+	case *Problem:
+		return e.RetryAfter, e.passing()
+	case interface{ Unwrap() error }:
+		return Passing(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if a, p := Passing(one); p && (!ok || a < after) {
+				after, ok = a, true
+			}
+		}
+	}
+	return after, ok
+}
+
+func (p *Problem) passing() bool {
+	var lost net.Error // refused, reset, no such host, too slow
+	return p.Status == http.StatusTooManyRequests || p.Status >= 500 ||
+		errors.As(p.Err, &lost) || errors.Is(p.Err, io.EOF) || errors.Is(p.Err, io.ErrUnexpectedEOF)
 }
 
 // plain makes a text from outside fit for a line on a terminal.

@@ -6,7 +6,8 @@
 // let in before.
 //
 // Nothing is pinned that does not match the fingerprint. Asking again is harmless: a node that
-// waits or was let in finds that out, also when its first answer was lost. It writes nothing.
+// waits or was let in finds that out, also when its first answer was lost. It asks once, and writes
+// nothing.
 package join
 
 import (
