@@ -14,6 +14,7 @@ import (
 	"selvedge/edge/identity"
 	"selvedge/edge/join"
 	"selvedge/edge/measure"
+	"selvedge/edge/store"
 	"selvedge/internal/atomicfile"
 	"selvedge/internal/backoff"
 	"selvedge/internal/control"
@@ -78,18 +79,12 @@ func joinOnce(ctx context.Context, dir string, o JoinOptions) (Joined, error) {
 			return Joined{}, fmt.Errorf("%s trusts the root %s already; a node's root changes only by signed root documents", dir, before.Fingerprint)
 		}
 	}
-	if known && before.Node != "" { // done before
-		key, err := identity.Load(filepath.Join(dir, keyFile))
-		if err != nil {
-			return Joined{}, err
-		}
-		return Joined{Node: before.Node, PublicKey: key.Public()}, nil
-	}
-	s, root, ca, err := o.look(ctx)
+	at, root, ca, err := o.look(ctx)
 	if err != nil {
 		return Joined{}, err
 	}
-	s.Code = before.Code
+	s := before // a node that was set up before keeps all but its way to the hub
+	s.Hubs, s.HubCA, s.HubPin, s.Fingerprint = at.Hubs, at.HubCA, "", at.Fingerprint
 	key, recipient, err := s.prepare(dir, root, ca)
 	if err != nil {
 		return Joined{}, err
@@ -99,6 +94,12 @@ func joinOnce(ctx context.Context, dir string, o JoinOptions) (Joined, error) {
 		return Joined{}, err
 	}
 	defer client.Close()
+	j := Joined{Node: s.Node, PublicKey: key.Public()}
+	if proven, err := s.proven(dir, key); err != nil {
+		return j, err
+	} else if proven {
+		return j, s.still(ctx, client, key)
+	}
 	out, err := join.Ask(ctx, client, wire.JoinRequest{Token: o.Token, Recipient: recipient, Machine: measure.New(measure.Config{Dir: dir}).Machine()}, known)
 	if err != nil {
 		return Joined{PublicKey: key.Public()}, err
@@ -108,6 +109,33 @@ func joinOnce(ctx context.Context, dir string, o JoinOptions) (Joined, error) {
 	}
 	s.Node = out.Node
 	return Joined{Node: s.Node, Code: s.Code, PublicKey: key.Public()}, s.save(dir)
+}
+
+// proven reports whether a state was verified under the node's name; then the name stays.
+func (s Settings) proven(dir string, key *identity.Key) (bool, error) {
+	if s.Node == "" {
+		return false, nil
+	}
+	held, err := store.Read(filepath.Join(dir, storeDir), s.Node, key.Public())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return held.Floor.Generation > 0, err
+}
+
+// still asks whether the node is let in under the name that it has.
+func (s Settings) still(ctx context.Context, client *auth.Client, key *identity.Key) error {
+	g, err := client.Token(ctx)
+	switch {
+	case err == nil && g.Node == s.Node:
+		return nil
+	case err == nil:
+		return fmt.Errorf("hub %s calls this node %q, and it is %q: the name stays; is the node's public key %s at another name in Git?", g.Hub, g.Node, s.Node, key.Public())
+	case join.Is(err, wire.ProblemUnknownNode), join.Is(err, wire.ProblemPending):
+		return fmt.Errorf("%w; this machine was node %q, and only that. To let it in again, put its key %s back into Git, by a revert, or by 'selvedge-edge introduce' here and 'selvedge node approve --file' there with --name %s. To begin anew, join with another directory (--dir)",
+			err, s.Node, key.Public(), s.Node)
+	}
+	return err
 }
 
 // look finds out what is to be pinned. Nothing is written before it is known to be right.

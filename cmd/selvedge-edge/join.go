@@ -38,7 +38,11 @@ under that code, and approves it by a commit.
 
 It may be run again, after whatever happened: keys are made once, and a request that waits is not
 made twice. The token lets in one machine; it is of no use afterwards. While hubs are busy or away it
-asks again for two minutes, with --wait without end.`,
+asks again for two minutes, with --wait without end.
+
+A machine that was let in before is asked after at the hub: what Git lists no more joins anew with the
+same key, unless it ran a state under its name already. One that was set up by hand keeps what
+'selvedge-edge init' was told, and gets the hubs of the line.`,
 		Example: `  selvedge-edge join https://hub.example:8443 --token TOKEN --ca sha256:… --root sha256:…
   selvedge-edge join https://hub.example:8443 --token-file - --ca sha256:… --root sha256:… --wait < token`,
 		Args: cobra.MinimumNArgs(1),
