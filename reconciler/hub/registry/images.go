@@ -76,7 +76,9 @@ func (r *Registry) image(w http.ResponseWriter, q *http.Request, p asked, node r
 
 func (r *Registry) away(q *http.Request, name string, p asked, err error) *fault {
 	if q.Context().Err() == nil && !errors.Is(err, errMissed) {
-		r.c.Log.Warn("the registry behind the hub does not give a part of an image", "registry", name, "repository", p.repository, "reference", p.reference, "error", err)
+		r.seldom.images.Do(func() {
+			r.c.Log.Warn("the registry behind the hub does not give a part of an image", "registry", name, "repository", p.repository, "reference", p.reference, "error", err)
+		})
 	}
 	return &faultUpstream
 }

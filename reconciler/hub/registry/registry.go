@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"selvedge/schema/nodestate"
 	"selvedge/schema/roster"
@@ -20,6 +21,9 @@ import (
 // maxRequests is how many requests of a node may run at once; containerd fetches the layers
 // of an image side by side.
 const maxRequests = 64
+
+// quietTime is between lines in the log about what is behind the hub: all nodes ask for it.
+const quietTime = 10 * time.Second
 
 // Config configures a Registry.
 type Config struct {
@@ -46,7 +50,8 @@ type Registry struct {
 	upstreams map[string]*upstream // by Host
 	manifests *manifests
 	requests  *prometheus.CounterVec
-	again     time.Duration // between looks whether a node that pulls is still listed
+	seldom    struct{ states, images rate.Sometimes } // what is logged while nodes ask again and again
+	again     time.Duration                           // between looks whether a node that pulls is still listed
 
 	mu      sync.Mutex
 	running map[string]int // requests, by node
@@ -70,6 +75,9 @@ func New(c Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry: where states are, and who nodes are, must be given")
 	}
 	r := &Registry{c: c, upstreams: map[string]*upstream{}, manifests: newManifests(), requests: newRequests(), again: time.Second, running: map[string]int{}}
+	for _, s := range []*rate.Sometimes{&r.seldom.states, &r.seldom.images} {
+		s.First, s.Interval = 1, quietTime
+	}
 	for _, u := range c.Images {
 		up, err := newUpstream(u)
 		if err != nil {

@@ -37,7 +37,7 @@ func (r *Registry) state(w http.ResponseWriter, q *http.Request, name string) *f
 	res, err := r.c.States.RoundTrip(out.WithContext(ctx))
 	if err != nil {
 		if q.Context().Err() == nil {
-			r.c.Log.Warn("the store of states does not answer", "error", err)
+			r.seldom.states.Do(func() { r.c.Log.Warn("the store of states does not answer", "error", err) })
 		}
 		return &faultStates
 	}
@@ -52,7 +52,7 @@ func (r *Registry) state(w http.ResponseWriter, q *http.Request, name string) *f
 		}
 	}
 	if res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden || res.StatusCode >= 300 && res.StatusCode < 400 && res.StatusCode != http.StatusNotModified {
-		r.c.Log.Warn("the store of states refuses the hub", "status", res.Status)
+		r.seldom.states.Do(func() { r.c.Log.Warn("the store of states refuses the hub", "status", res.Status) })
 		return &faultStates
 	}
 	for _, k := range stateAnswered {

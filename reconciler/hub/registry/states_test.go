@@ -1,12 +1,16 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -98,6 +102,30 @@ func TestStatesAreANodesOwn(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreThatIsAway: while all nodes ask in vain, the log tells it now and then.
+func TestStoreThatIsAway(t *testing.T) {
+	var log bytes.Buffer
+	r, err := New(Config{States: away{}, Base: &url.URL{Scheme: "http", Host: "store"}, Prefix: func() string { return "fleet" },
+		Node: func(*http.Request) (string, roster.Node, error) { return "a", roster.Node{}, nil }, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		w := httptest.NewRecorder()
+		if r.ServeHTTP(w, httptest.NewRequest("GET", "/v2/fleet/nodes/a/manifests/signed", nil)); w.Code != http.StatusBadGateway {
+			t.Fatal(w.Code)
+		}
+	}
+	if n := strings.Count(log.String(), "does not answer"); n == 0 || n > 10 {
+		t.Errorf("told %d times", n)
+	}
+}
+
+// away is a store that nobody reaches.
+type away struct{}
+
+func (away) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("no route") }
 
 // TestOthersStatesAreTold: who asks for what is another's is told, and all that is refused counted.
 func TestOthersStatesAreTold(t *testing.T) {
