@@ -127,9 +127,11 @@ func (r *Registry) blob(w http.ResponseWriter, q *http.Request, u *upstream, nam
 	ctx, cancel := context.WithCancel(q.Context())
 	defer cancel()
 	header := http.Header{}
-	for _, k := range blobAsked {
-		if v := q.Header.Values(k); len(v) > 0 {
-			header[k] = v
+	if !strings.Contains(strings.Join(q.Header.Values("Range"), ","), ",") { // several would come as multipart: the whole does as well
+		for _, k := range blobAsked {
+			if v := q.Header.Values(k); len(v) > 0 {
+				header[k] = v
+			}
 		}
 	}
 	res, err := u.ask(ctx, q.Method, p.repository, kindBlob, p.reference, header)

@@ -73,6 +73,11 @@ func TestImagesThatANodeNeeds(t *testing.T) {
 	if part.status != 206 || part.body != whole.body[10:20] || part.header.Get("Content-Range") == "" {
 		t.Errorf("%d %v", part.status, part.header)
 	}
+	for _, several := range []http.Header{{"Range": {"bytes=0-1,10-19"}}, {"Range": {"bytes=0-1", "bytes=10-19"}}} { // which no client of registries asks for
+		if got := w.ask("a", "GET", blob, several); got.status != 200 || got.body != whole.body || got.header.Get("Content-Type") != "application/octet-stream" {
+			t.Errorf("several ranges: %d %v", got.status, got.header)
+		}
+	}
 	if got := w.ask("a", "GET", blob, http.Header{"Range": {"bytes=99999999-"}}); got.status != 416 {
 		t.Errorf("%d", got.status)
 	}
