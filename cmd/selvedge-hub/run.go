@@ -69,6 +69,7 @@ that join lines pin.`,
 	f.StringVar(&o.cfg.BusListen, "bus-listen", "", "address where nodes may also connect to the bus without WebSocket, over TLS (default: none)")
 	f.IntVar(&o.cfg.MaxConnsPerSource, "max-connections-per-source", hub.DefaultMaxConnsPerSource, "connections that one IPv4 address, or IPv6 /64, may have at once; raise it if more nodes share one")
 	f.IntVar(&o.cfg.AuthPerSource, "auth-per-source", 100, "requests below /auth/ a second that are answered to one such address; bursts are twenty times as large")
+	f.IntVar(&o.cfg.AuthRate, "auth-rate", 1000, "requests below /auth/ a second that are answered in all; bursts are five times as large")
 	f.StringVar(&o.cfg.Metrics, "metrics", "", "address on loopback that serves /metrics without a token (default: only on the one port, with one)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log more")
 	return c

@@ -42,6 +42,8 @@ type Config struct {
 	// AuthPerSource is how many requests below /auth/ a second are answered to one such source;
 	// bursts are twenty times as large. 0 means 100.
 	AuthPerSource int
+	// AuthRate is how many a second are answered in all; bursts are five times as large. 0 means 1,000.
+	AuthRate int
 
 	Metrics string // host:port on loopback, or "": only on the one port, for those who see the platform
 	Log     *slog.Logger
@@ -72,8 +74,8 @@ func (c *Config) check() error {
 			return fmt.Errorf("%w: --metrics %s; without a token they are served on loopback only, as on 127.0.0.1:9465", ErrConfig, c.Metrics)
 		}
 	}
-	if c.MaxConnsPerSource < 0 || c.AuthPerSource < 0 {
-		return fmt.Errorf("%w: --max-connections-per-source and --auth-per-source count from 1; leave them out for what is usual", ErrConfig)
+	if c.MaxConnsPerSource < 0 || c.AuthPerSource < 0 || c.AuthRate < 0 {
+		return fmt.Errorf("%w: --max-connections-per-source, --auth-per-source and --auth-rate count from 1; leave them out for what is usual", ErrConfig)
 	}
 	if c.MaxConnsPerSource == 0 {
 		c.MaxConnsPerSource = DefaultMaxConnsPerSource

@@ -164,7 +164,7 @@ func (h *Hub) openEnrol() (err error) {
 		Ready:  func() bool { return h.follow.View().Loaded },
 		Behind: h.behind,
 		Now:    h.cfg.Now,
-		Rate:   enrol.Rate{Source: h.cfg.AuthPerSource},
+		Rate:   enrol.Rate{All: h.cfg.AuthRate, Source: h.cfg.AuthPerSource},
 		Node: func(publicKey string) (string, bool) {
 			name, _, ok := h.follow.View().NodeByKey(publicKey)
 			return name, ok

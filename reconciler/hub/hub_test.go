@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nkeys"
 
@@ -41,6 +43,7 @@ func TestWrongSettings(t *testing.T) {
 		"metrics for all":           func(c *Config) { c.Metrics = "0.0.0.0:0" },
 		"bus":                       func(c *Config) { c.BusServers = []string{"tls://nats.example:4222"} },
 		"fewer than no connections": func(c *Config) { c.MaxConnsPerSource = -1 },
+		"fewer than no requests":    func(c *Config) { c.AuthRate = -1 },
 		"states":                    func(c *Config) { c.States = &States{URL: "http://registry.example"} },
 	} {
 		c := good(t)
@@ -140,6 +143,34 @@ func TestPathsBelowAuth(t *testing.T) {
 		if kind := w.Header().Get("Content-Type"); w.Code != want || (kind == hubapi.MediaTypeProblem) != (want != 200) {
 			t.Errorf("%s: %d %s", path, w.Code, kind)
 		}
+	}
+}
+
+// TestAuthRate needs the bound on all sources together to be the one that was asked for.
+func TestAuthRate(t *testing.T) {
+	c := good(t)
+	c.AuthRate = 1
+	at := time.Now()
+	c.Now = func() time.Time { return at }
+	h, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	handler, err := h.handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := 0
+	for n := range 20 {
+		r, w := httptest.NewRequest("GET", wire.PathNonce, nil), httptest.NewRecorder()
+		r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1", n)
+		if handler.ServeHTTP(w, r); w.Code == http.StatusOK {
+			answered++
+		}
+	}
+	if answered != 5 {
+		t.Errorf("%d requests were answered at once, want 5", answered)
 	}
 }
 
