@@ -93,7 +93,7 @@ func (a *Agent) Report() wire.Status {
 		x := wire.App{Name: app.Name, Healthy: app.Healthy}
 		for _, c := range app.Containers {
 			i := wire.Instance{Name: c.Name, ID: c.ID, Image: c.Image, State: string(c.State), Healthy: c.Healthy, Restarts: c.Restarts,
-				ExitCode: c.ExitCode, Since: c.Since, Problem: c.Problem}
+				ExitCode: c.ExitCode, LastExit: wire.LastExit(c.LastExit), Since: c.Since, Problem: c.Problem}
 			if u, ok := g.containers[c.ID]; ok {
 				i.Usage = &u
 			}

@@ -153,7 +153,8 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 			list[hubapi.Instance](w)
 			return
 		}
-		list(w, hubapi.Instance{Node: "gw-1", Workspace: "folders/site-a/line-1", App: "web", Instance: wire.Instance{Name: "main", State: "running", Healthy: true, Usage: &wire.Usage{CPU: 0.5, Memory: 1 << 30}}},
+		list(w, hubapi.Instance{Node: "gw-1", Workspace: "folders/site-a/line-1", App: "web", Instance: wire.Instance{Name: "main", State: "running", Healthy: true, Restarts: 4,
+			LastExit: wire.LastExit{Code: 3, At: time.Now().Add(-5 * time.Minute)}, Usage: &wire.Usage{CPU: 0.5, Memory: 1 << 30}}},
 			hubapi.Instance{Node: "gw-2", Workspace: "folders/site-a/line-1", App: "web", Stale: true, Instance: wire.Instance{Name: "main", State: "exited", ExitCode: 137}})
 	case "GET /events", "GET /nodes/gw-1/events":
 		list(w, testEvent("2", "Unhealthy", "warning"), testEvent("1", "Started", "info"))

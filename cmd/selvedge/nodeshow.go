@@ -195,11 +195,23 @@ func instanceCells(i wire.Instance, wide bool, now time.Time) []any {
 	if u := i.Usage; u != nil {
 		cpu, memory, in, out = show.CPU(u.CPU), show.Bytes(u.Memory), show.Bytes(u.NetRx), show.Bytes(u.NetTx)
 	}
-	cells := []any{state, healthy, strconv.Itoa(i.Restarts), show.Ago(now, i.Since), cpu, memory}
+	cells := []any{state, healthy, restarts(i, now), show.Ago(now, i.Since), cpu, memory}
 	if wide {
 		return append(cells, i.Image, i.Problem, in, out, i.ID)
 	}
 	return append(cells, show.Short(i.Image, 72), i.Problem)
+}
+
+// restarts tells how the last run ended, too: what crashes again and again is mostly seen running.
+func restarts(i wire.Instance, now time.Time) string {
+	n, e := strconv.Itoa(i.Restarts), i.LastExit
+	switch {
+	case e.At.IsZero():
+		return n
+	case e.Reason != "":
+		return fmt.Sprintf("%s (stopped %s ago)", n, show.Ago(now, e.At))
+	}
+	return fmt.Sprintf("%s (exit %d, %s ago)", n, e.Code, show.Ago(now, e.At))
 }
 
 func remote(r nodestate.Remote) string {

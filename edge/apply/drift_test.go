@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,6 +35,38 @@ func TestCrashLoopBacksOffAndCancelsNothingElse(t *testing.T) {
 		if c := r.container("loop", "x"); c.Healthy || c.Restarts < 10 || c.Problem == "" {
 			t.Errorf("status %+v", c)
 		}
+	})
+}
+
+// What runs again tells how it ended before.
+func TestLastExit(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		k := key("a", "x")
+		last := func(code int, reason string) {
+			t.Helper()
+			time.Sleep(10 * time.Second)
+			c := r.container("a", "x")
+			if c.State != apply.Running || c.ExitCode != 0 || c.LastExit.Code != code || !strings.HasPrefix(c.LastExit.Reason, reason) || reason == "" && c.LastExit.Reason != "" {
+				t.Errorf("status %+v", c)
+			}
+			if age := time.Since(c.LastExit.At); age < 5*time.Second || age > 30*time.Second {
+				t.Errorf("%v ago: %+v", age, c.LastExit)
+			}
+		}
+		r.must(t, state(app("a", ctr("x"))), 1)
+		if c := r.container("a", "x"); c.LastExit != (apply.Exit{}) {
+			t.Errorf("at first: %+v", c)
+		}
+		r.fake.Exit(k, 3)
+		last(3, "")
+		if err := r.Restart(t.Context(), "a", "x"); err != nil {
+			t.Fatal(err)
+		}
+		last(0, "somebody asked")
+		r.fake.Exit(k, 137)
+		last(137, "")
+		r.fake.Damage(k, "its network was taken away")
+		last(0, "its network was taken away")
 	})
 }
 

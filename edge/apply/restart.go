@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ask is one request to restart a container; its unit answers once.
@@ -63,4 +64,26 @@ func (u *unit) stopAsked(ctx context.Context, inst Instance) ending {
 	u.log.Info("restarting a container by request")
 	u.restart(ctx, inst, "somebody asked for a restart", true)
 	return forAsk
+}
+
+// restart stops the container so that it is started again; without keep it is made anew.
+func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep bool) {
+	u.set(u.down(), problem+"; restarting it")
+	err := u.act(func() (Instance, error) {
+		err := u.a.rt.Stop(ctx, inst.ID, keep)
+		gone := inst
+		if gone.State = Exited; !keep {
+			gone = Instance{State: Lost}
+		}
+		return gone, err
+	})
+	if err != nil {
+		u.log.Warn("container cannot be stopped", "error", err)
+		u.answer(err)
+		u.sleep(ctx, time.Second)
+		return
+	}
+	u.mu.Lock()
+	u.exit = Exit{At: time.Now(), Reason: problem}
+	u.mu.Unlock()
 }

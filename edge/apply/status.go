@@ -29,8 +29,16 @@ type ContainerStatus struct {
 	Asked    int       `json:"asked,omitempty"`  // restarts that people asked for; not in Restarts
 	Asking   bool      `json:"asking,omitempty"` // such a restart is under way
 	ExitCode int       `json:"exitCode"`         // when exited
+	LastExit Exit      `json:"lastExit,omitzero"`
 	Since    time.Time `json:"since,omitzero"`
 	Problem  string    `json:"problem,omitempty"`
+}
+
+// Exit is how a run ended. The zero value: none was seen to end.
+type Exit struct {
+	Code   int       `json:"code"` // if it ended by itself
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason,omitempty"` // it did not end by itself
 }
 
 // Status returns a snapshot; it asks nobody.
@@ -59,11 +67,27 @@ func (a *Applier) Status() Status {
 	return s
 }
 
+// noteEnd notes an end that nobody here brought about: a crash loop is mostly seen running.
+func (u *unit) noteEnd(i Instance) {
+	was := u.inst
+	switch {
+	case i.State == Exited && (was.State != Exited || !was.Since.Equal(i.Since)):
+		u.exit = Exit{Code: i.ExitCode, At: i.Since}
+	case i.State == Lost && was.State != Lost && was.State != Exited: // exited: we stopped it
+		u.exit = Exit{Reason: howEnded(i), At: i.Since}
+	default:
+		return
+	}
+	if u.exit.At.IsZero() {
+		u.exit.At = time.Now()
+	}
+}
+
 func (u *unit) status() ContainerStatus {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := ContainerStatus{Name: u.spec.Container.Name, ID: u.inst.ID, Image: u.spec.Container.Image, State: u.inst.State,
-		Healthy: u.health == healthy, Restarts: u.restarts, Asked: u.byAsk, Asking: u.asking.Load(), Since: u.inst.Since, Problem: u.problem}
+		Healthy: u.health == healthy, Restarts: u.restarts, Asked: u.byAsk, Asking: u.asking.Load(), LastExit: u.exit, Since: u.inst.Since, Problem: u.problem}
 	if s.State == "" {
 		s.State = Absent
 	}

@@ -46,6 +46,7 @@ type unit struct {
 	byAsk    int // restarts that somebody asked for
 	problem  string
 	past     bool // the gates
+	exit     Exit // the last
 }
 
 type gate struct {
@@ -81,6 +82,7 @@ func (u *unit) offer(i Instance, look int64) {
 	u.mu.Lock()
 	fresh := !u.acting && look > u.acted
 	if fresh {
+		u.noteEnd(i)
 		u.inst, u.known = i, true
 	}
 	u.mu.Unlock()
@@ -477,22 +479,4 @@ func (w *watchState) answered(err error) time.Duration {
 // row, once it answered or its time to start is over.
 func (w *watchState) failing(grace, up time.Duration) bool {
 	return w.fails >= max(w.probe.Failures, 1) && (w.answeredOnce || up >= grace)
-}
-
-// restart stops the container so that it is started again; without keep it is made anew.
-func (u *unit) restart(ctx context.Context, inst Instance, problem string, keep bool) {
-	u.set(u.down(), problem+"; restarting it")
-	err := u.act(func() (Instance, error) {
-		err := u.a.rt.Stop(ctx, inst.ID, keep)
-		gone := inst
-		if gone.State = Exited; !keep {
-			gone = Instance{State: Lost}
-		}
-		return gone, err
-	})
-	if err != nil {
-		u.log.Warn("container cannot be stopped", "error", err)
-		u.answer(err)
-		u.sleep(ctx, time.Second)
-	}
 }

@@ -104,9 +104,9 @@ func encode(s wire.Status) ([]byte, error) {
 	}
 	s.Why, s.State.Problem, s.State.LinkError = clip(s.Why, wire.MaxText), clip(s.State.Problem, wire.MaxText), clip(s.State.LinkError, wire.MaxText)
 	steps := []func(){
-		func() { cut(func(i *wire.Instance) { i.Problem = clip(i.Problem, wire.MaxText) }, left) },
-		func() { cut(func(i *wire.Instance) { i.Problem = clip(i.Problem, 160) }, left) },
-		func() { cut(func(i *wire.Instance) { i.Problem, i.Usage = clip(i.Problem, 40), nil }, left) },
+		func() { cut(func(i *wire.Instance) { shorten(i, wire.MaxText) }, left) },
+		func() { cut(func(i *wire.Instance) { shorten(i, 160) }, left) },
+		func() { cut(func(i *wire.Instance) { shorten(i, 40); i.Usage = nil }, left) },
 	}
 	for ; ; left /= 2 {
 		for _, step := range steps {
@@ -121,6 +121,10 @@ func encode(s wire.Status) ([]byte, error) {
 			return json.Marshal(s)
 		}
 	}
+}
+
+func shorten(i *wire.Instance, most int) {
+	i.Problem, i.LastExit.Reason = clip(i.Problem, most), clip(i.LastExit.Reason, most)
 }
 
 func (u *Uplink) sendEvents(conn *nats.Conn) {

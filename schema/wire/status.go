@@ -108,9 +108,17 @@ type Instance struct {
 	Healthy  bool      `json:"healthy"`
 	Restarts int       `json:"restarts"`
 	ExitCode int       `json:"exitCode"` // when exited
+	LastExit LastExit  `json:"lastExit,omitzero"`
 	Since    time.Time `json:"since,omitzero"`
 	Problem  string    `json:"problem,omitempty"`
 	Usage    *Usage    `json:"usage,omitempty"`
+}
+
+// LastExit is how the run before ended, or the last one if none goes on, as far as the agent saw it.
+type LastExit struct {
+	Code   int       `json:"code"` // if it ended by itself
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason,omitempty"` // it did not end by itself
 }
 
 // Usage is what a node or an instance uses. Counters start at zero with the machine or

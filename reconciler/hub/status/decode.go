@@ -80,6 +80,8 @@ func cleanStatus(s *wire.Status) error {
 			c.Name, c.ID, c.Image, c.State = name(c.Name), text(c.ID, 128), unique.Make(text(c.Image, 1024)).Value(), name(c.State)
 			c.Problem, c.Since = text(c.Problem, wire.MaxText), sane(c.Since)
 			c.Restarts, c.ExitCode = int(min(natural(int64(c.Restarts)), math.MaxInt32)), min(max(c.ExitCode, math.MinInt32), math.MaxInt32)
+			e := &c.LastExit
+			e.Code, e.At, e.Reason = min(max(e.Code, math.MinInt32), math.MaxInt32), sane(e.At), text(e.Reason, wire.MaxText)
 			cleanUsage(c.Usage)
 		}
 	}

@@ -67,6 +67,7 @@ func TestCleaned(t *testing.T) {
 	s.Time = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.Machine.CPUs, s.Usage.Memory, s.Usage.CPU = -4, -1, 1e300
 	s.Apps[0].Containers[0].Restarts = math.MaxInt
+	s.Apps[0].Containers[0].LastExit = wire.LastExit{Code: math.MaxInt, At: s.Time, Reason: "\x1b[31m" + strings.Repeat("x", 2*wire.MaxText)}
 	s.State.Rejected = make([]wire.Rejected, 100)
 	s.Conditions = []wire.Condition{{Type: "Behind"}, {Type: "no word"}, {Type: "DiskPressure"}, {Type: "DiskPressure"}}
 	b, err := json.Marshal(s)
@@ -82,6 +83,9 @@ func TestCleaned(t *testing.T) {
 	}
 	if !d.Time.IsZero() || d.Machine.CPUs != 0 || d.Usage.Memory != 0 || d.Usage.CPU > maxCPU || d.Apps[0].Containers[0].Restarts != math.MaxInt32 || len(d.State.Rejected) != maxRejected || len(d.Conditions) != 1 {
 		t.Errorf("%+v", d)
+	}
+	if e := d.Apps[0].Containers[0].LastExit; e.Code != math.MaxInt32 || !e.At.IsZero() || !strings.HasPrefix(e.Reason, "[31mxx") || len(e.Reason) > wire.MaxText {
+		t.Errorf("last exit %d at %v, %d bytes: %.20q", e.Code, e.At, len(e.Reason), e.Reason)
 	}
 }
 
