@@ -177,7 +177,7 @@ func instanceTable(apps []wire.App, wide bool, now time.Time) *show.Table {
 func instanceHeading(name string, wide bool) []string {
 	h := []string{name, "STATE", "HEALTHY", "RESTARTS", "SINCE", "CPU", "MEMORY", "IMAGE", "PROBLEM"}
 	if wide {
-		h = append(h, "NETWORK IN", "NETWORK OUT", "ID")
+		h = append(h, "DISK", "NETWORK IN", "NETWORK OUT", "ID")
 	}
 	return h
 }
@@ -191,13 +191,13 @@ func instanceCells(i wire.Instance, wide bool, now time.Time) []any {
 	if !i.Healthy {
 		healthy = show.Cell{Text: "no", Colour: show.Red}
 	}
-	cpu, memory, in, out := "", "", "", ""
+	cpu, memory, disk, in, out := "", "", "", "", ""
 	if u := i.Usage; u != nil {
-		cpu, memory, in, out = show.CPU(u.CPU), show.Bytes(u.Memory), show.Bytes(u.NetRx), show.Bytes(u.NetTx)
+		cpu, memory, disk, in, out = show.CPU(u.CPU), show.Bytes(u.Memory), show.Bytes(u.Disk), show.Bytes(u.NetRx), show.Bytes(u.NetTx)
 	}
 	cells := []any{state, healthy, restarts(i, now), show.Ago(now, i.Since), cpu, memory}
 	if wide {
-		return append(cells, i.Image, i.Problem, in, out, i.ID)
+		return append(cells, i.Image, i.Problem, disk, in, out, i.ID)
 	}
 	return append(cells, show.Short(i.Image, 72), i.Problem)
 }

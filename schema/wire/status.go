@@ -128,7 +128,7 @@ type Usage struct {
 	Load        float64  `json:"load,omitempty"`        // of one minute; nodes only
 	Memory      int64    `json:"memory"`                // bytes in use, without what the kernel can drop
 	MemoryLimit int64    `json:"memoryLimit,omitempty"` // bytes; nodes: of the machine
-	Disk        int64    `json:"disk,omitempty"`        // bytes in use on the agent's file system; nodes only
+	Disk        int64    `json:"disk,omitempty"`        // bytes in use; nodes: of the agent's file system; instances: written to the container's own layer, counted every few minutes
 	DiskLimit   int64    `json:"diskLimit,omitempty"`
 	NetRx       int64    `json:"netRx"` // bytes since the start; nodes: of all but loopback
 	NetTx       int64    `json:"netTx"`

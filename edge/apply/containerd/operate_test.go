@@ -245,6 +245,9 @@ func TestUsageOfAContainer(t *testing.T) {
 		u, err := b.Usage(t.Context(), i.ID)
 		return err == nil && u.CPU > 0 && u.CPU < 64 && u.Memory > 0 && u.MemoryLimit == 64<<20 && u.NetRx > 0 && u.NetTx > 0
 	})
+	if u, err := b.Usage(t.Context(), i.ID); err != nil || u.Disk <= 0 {
+		t.Errorf("its own layer: %+v, %v", u, err)
+	}
 	for _, id := range []string{strings.Repeat("0", 64), "", `x" || id!="`} {
 		if _, err := b.Usage(t.Context(), id); err == nil {
 			t.Errorf("usage of %q", id)

@@ -81,6 +81,7 @@ type Runtime struct {
 	net      netCheck
 	keeping  sync.Mutex // of logs of removed containers
 	measured samples
+	layers   layers
 }
 
 var (

@@ -69,6 +69,7 @@ func (r *Runtime) Usage(ctx context.Context, id string) (wire.Usage, error) {
 	if own, err := ownNetwork(got.Process.Pid); err == nil && own { // else it is the node's
 		u.NetRx, u.NetTx = counters(fmt.Sprintf("/proc/%d/net/dev", got.Process.Pid))
 	}
+	u.Disk = r.layers.size(ctx, c, id)
 	return u, nil
 }
 

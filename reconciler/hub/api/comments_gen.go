@@ -147,7 +147,7 @@ var comments = map[string]string{
 	"wire.Status.why":          "it is not well",
 	"wire.Usage":               "Usage is what a node or an instance uses. Counters start at zero with the machine or the container.",
 	"wire.Usage.cpu":           "cores in use, over the last interval",
-	"wire.Usage.disk":          "bytes in use on the agent's file system; nodes only",
+	"wire.Usage.disk":          "bytes in use; nodes: of the agent's file system; instances: written to the container's own layer, counted every few minutes",
 	"wire.Usage.load":          "of one minute; nodes only",
 	"wire.Usage.memory":        "bytes in use, without what the kernel can drop",
 	"wire.Usage.memoryLimit":   "bytes; nodes: of the machine",
