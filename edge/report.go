@@ -24,7 +24,8 @@ type gauge struct {
 	conditions []wire.Condition
 	containers map[string]wire.Usage // by ID
 	runtime    string                // its program's name and version
-	asked      time.Time             // for that
+	root       string                // where it keeps images and what containers write; "": not known
+	asked      time.Time             // for both
 	since      map[string]time.Time  // of conditions
 }
 
@@ -45,16 +46,12 @@ func (g *gauge) look(rt apply.Runtime, apps []apply.App) {
 	if g.machine.Arch == "" || time.Since(g.at) > time.Hour {
 		g.machine = g.meter.Machine()
 	}
-	g.usage, g.conditions = g.meter.Usage()
-	g.containers = map[string]wire.Usage{}
-	g.at = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if v, ok := rt.(apply.Versioner); ok && (g.asked.IsZero() || time.Since(g.asked) > time.Minute) { // it may be upgraded under us
-		if version, err := v.Version(ctx); err == nil {
-			g.runtime, g.asked = version, time.Now()
-		}
-	}
+	g.ask(ctx, rt)
+	g.usage, g.conditions = g.meter.Usage(g.root)
+	g.containers = map[string]wire.Usage{}
+	g.at = time.Now()
 	meter, ok := rt.(apply.Meter)
 	if !ok {
 		return
@@ -69,6 +66,25 @@ func (g *gauge) look(rt apply.Runtime, apps []apply.App) {
 			} else if ctx.Err() != nil {
 				return
 			}
+		}
+	}
+}
+
+// ask asks the runtime what it is, now and then: it may be upgraded under us.
+func (g *gauge) ask(ctx context.Context, rt apply.Runtime) {
+	if !g.asked.IsZero() && time.Since(g.asked) < time.Minute {
+		return
+	}
+	if v, ok := rt.(apply.Versioner); ok {
+		version, err := v.Version(ctx)
+		if err != nil {
+			return
+		}
+		g.runtime, g.asked = version, time.Now()
+	}
+	if r, ok := rt.(apply.Rooted); ok {
+		if root, err := r.Root(ctx); err == nil {
+			g.root = root
 		}
 	}
 }

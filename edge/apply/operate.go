@@ -66,6 +66,13 @@ type Meter interface {
 	Usage(ctx context.Context, id string) (wire.Usage, error)
 }
 
+// Rooted is a Runtime that keeps its things in a folder of the node.
+type Rooted interface {
+	// Root is where images and what containers write lie. An error matches ErrUnavailable if
+	// nobody answers.
+	Root(ctx context.Context) (string, error)
+}
+
 // Versioner is a Runtime that tells which program it is.
 type Versioner interface {
 	// Version is a name and a version, e.g. containerd 1.6.20. An error matches

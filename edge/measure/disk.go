@@ -37,18 +37,20 @@ func (m *Meter) devType(dev string) string {
 type disk struct {
 	used, free         int64  // bytes; free for us
 	inodes, freeInodes uint64 // zero: it has no such bound
+	device             uint64
 }
 
 func diskOf(dir string) (disk, bool) {
 	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil || s.Blocks == 0 {
+	var f unix.Stat_t
+	if unix.Statfs(dir, &s) != nil || unix.Stat(dir, &f) != nil || s.Blocks == 0 {
 		return disk{}, false
 	}
 	block := int64(s.Frsize)
 	if block <= 0 {
 		block = int64(s.Bsize)
 	}
-	return disk{used: int64(s.Blocks-s.Bfree) * block, free: int64(s.Bavail) * block, inodes: s.Files, freeInodes: s.Ffree}, true
+	return disk{used: int64(s.Blocks-s.Bfree) * block, free: int64(s.Bavail) * block, inodes: s.Files, freeInodes: s.Ffree, device: uint64(f.Dev)}, true
 }
 
 // Where pressure begins and, a little further up, ends.
@@ -59,23 +61,42 @@ const (
 	memoryShare, memoryShareEnd = 0.05, 0.08
 )
 
-func (m *Meter) diskPressure(d disk) *wire.Condition {
-	on := m.holds(wire.ConditionDiskPressure)
+// diskPressure looks at the file systems of folders, at each once, and says which have little room.
+func (m *Meter) diskPressure(dirs []string) *wire.Condition {
+	seen := map[uint64]bool{}
+	var full []string
+	for _, dir := range dirs {
+		d, ok := m.disk(dir)
+		if !ok || seen[d.device] {
+			continue
+		}
+		seen[d.device] = true
+		why := little(d, dir, m.tight[dir])
+		if m.tight[dir] = why != ""; why != "" {
+			full = append(full, why)
+		}
+	}
+	if len(full) == 0 {
+		delete(m.pressure, wire.ConditionDiskPressure)
+		return nil
+	}
+	return m.hold(wire.ConditionDiskPressure, strings.Join(full, "; "))
+}
+
+// little says that a file system has little room, or "". One that had little has to get more.
+func little(d disk, dir string, had bool) string {
 	share, least, inodes := diskShare, int64(diskLeast), inodeShare
-	if on {
+	if had {
 		share, least, inodes = diskShareEnd, diskLeastEnd, inodeShareEnd
 	}
 	size := d.used + d.free
 	switch {
 	case float64(d.free) < share*float64(size) || d.free < least:
-		return m.hold(wire.ConditionDiskPressure, fmt.Sprintf("%s of %s are free on the file system of %s; remove what is not needed, or give it more",
-			human(d.free), human(size), m.dir))
+		return fmt.Sprintf("%s of %s are free on the file system of %s; remove what is not needed, or give it more", human(d.free), human(size), dir)
 	case d.inodes > 0 && float64(d.freeInodes) < inodes*float64(d.inodes):
-		return m.hold(wire.ConditionDiskPressure, fmt.Sprintf("%d of %d inodes are free on the file system of %s; remove folders with many small files",
-			d.freeInodes, d.inodes, m.dir))
+		return fmt.Sprintf("%d of %d inodes are free on the file system of %s; remove folders with many small files", d.freeInodes, d.inodes, dir)
 	}
-	delete(m.pressure, wire.ConditionDiskPressure)
-	return nil
+	return ""
 }
 
 func (m *Meter) memoryPressure(free, size int64) *wire.Condition {

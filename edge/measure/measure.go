@@ -1,6 +1,6 @@
 // Package measure tells what this machine is and how much of it is used.
 //
-// In: /proc, /sys and /etc/os-release, and the file system of one folder. Out: wire.Machine,
+// In: /proc, /sys and /etc/os-release, and the file systems of folders. Out: wire.Machine,
 // wire.Usage and the conditions DiskPressure and MemoryPressure, each in less than 1 ms on a
 // usual node.
 //
@@ -34,18 +34,20 @@ type Config struct {
 type Meter struct {
 	root string
 	dir  string
-	proc *procfs.FS // nil: there is none
+	proc *procfs.FS                    // nil: there is none
+	disk func(dir string) (disk, bool) // a test may answer itself
 
 	mu       sync.Mutex
 	busy     float64 // processor seconds at the last look
 	total    float64
 	inner    map[string]bool // interfaces that are not counted
 	pressure map[string]time.Time
+	tight    map[string]bool // folders whose file systems have little room
 }
 
 // New returns a Meter.
 func New(c Config) *Meter {
-	m := &Meter{root: cmp.Or(c.Root, "/"), dir: c.Dir, inner: map[string]bool{}, pressure: map[string]time.Time{}}
+	m := &Meter{root: cmp.Or(c.Root, "/"), dir: c.Dir, disk: diskOf, inner: map[string]bool{}, pressure: map[string]time.Time{}, tight: map[string]bool{}}
 	if p, err := procfs.NewFS(m.path("proc")); err == nil {
 		m.proc = &p
 	}
@@ -119,8 +121,9 @@ func (m *Meter) osName() string {
 	return ""
 }
 
-// Usage tells how much of the machine is used, and which conditions hold.
-func (m *Meter) Usage() (wire.Usage, []wire.Condition) {
+// Usage tells how much of the machine is used, and which conditions hold. The file systems of
+// other folders count for DiskPressure alone.
+func (m *Meter) Usage(others ...string) (wire.Usage, []wire.Condition) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var u wire.Usage
@@ -139,12 +142,12 @@ func (m *Meter) Usage() (wire.Usage, []wire.Condition) {
 		u.NetRx, u.NetTx = m.network()
 	}
 	if m.dir != "" {
-		if d, ok := diskOf(m.dir); ok {
+		if d, ok := m.disk(m.dir); ok {
 			u.Disk, u.DiskLimit = d.used, d.used+d.free
-			if c := m.diskPressure(d); c != nil {
-				list = append(list, *c)
-			}
 		}
+	}
+	if c := m.diskPressure(append([]string{m.dir}, others...)); c != nil {
+		list = append(list, *c)
 	}
 	u.Temperature = m.hottest()
 	return u, list

@@ -167,10 +167,60 @@ func TestDiskPressure(t *testing.T) {
 		{disk{used: 1 * g, free: 99 * g, inodes: 1000, freeInodes: 80}, ""},
 		{disk{used: 1 * g, free: 99 * g}, ""},
 	} {
-		got := meter.diskPressure(c.d)
+		meter.disk = func(string) (disk, bool) { return c.d, true }
+		got := meter.diskPressure([]string{"/data"})
 		if c.want == "" && got != nil || c.want != "" && (got == nil || !strings.Contains(got.Message, c.want) || got.Since.IsZero()) {
 			t.Errorf("%+v: %+v", c.d, got)
 		}
+	}
+}
+
+// Each file system is looked at once, for itself, and named.
+func TestDiskPressureOfSeveral(t *testing.T) {
+	const g = 1 << 30
+	full, half := disk{used: 99 * g, free: g}, disk{used: 50 * g, free: 50 * g}
+	at := map[string]disk{}
+	meter := New(Config{Root: t.TempDir(), Dir: "/data"})
+	meter.disk = func(dir string) (disk, bool) { d, ok := at[dir]; return d, ok }
+	var since time.Time
+	for _, c := range []struct {
+		data, images disk
+		same         bool
+		want         []string
+	}{
+		{half, half, false, nil},
+		{half, full, false, []string{"/images"}},
+		{full, full, false, []string{"/data", "/images"}},
+		{full, full, true, []string{"/data"}},
+		{half, half, true, nil},
+	} {
+		c.data.device, c.images.device = 1, 2
+		if c.same {
+			c.images.device = 1
+		}
+		at["/data"], at["/images"] = c.data, c.images
+		u, list := meter.Usage("/images", "/gone")
+		if u.Disk != c.data.used {
+			t.Errorf("used %d, want the agent's", u.Disk)
+		}
+		if len(c.want) == 0 {
+			if len(list) != 0 {
+				t.Errorf("%+v", list)
+			}
+			continue
+		}
+		if len(list) != 1 || strings.Count(list[0].Message, "file system of ") != len(c.want) {
+			t.Fatalf("%+v, want %v", list, c.want)
+		}
+		for _, dir := range c.want {
+			if !strings.Contains(list[0].Message, "file system of "+dir+";") {
+				t.Errorf("%q does not name %s", list[0].Message, dir)
+			}
+		}
+		if !since.IsZero() && !list[0].Since.Equal(since) {
+			t.Error("it began anew")
+		}
+		since = list[0].Since
 	}
 }
 

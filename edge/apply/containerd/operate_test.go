@@ -232,6 +232,15 @@ func TestExecTerminal(t *testing.T) {
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines+8 }) // other tests run beside this one
 }
 
+func TestRootIsContainerds(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	root, err := b.Root(t.Context())
+	if fi, serr := os.Stat(root); err != nil || serr != nil || !fi.IsDir() || !strings.HasPrefix(root, b.daemon.Dir+"/") {
+		t.Errorf("%q, %v", root, errors.Join(err, serr))
+	}
+}
+
 func TestUsageOfAContainer(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

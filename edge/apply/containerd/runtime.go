@@ -61,7 +61,7 @@ type Config struct {
 }
 
 // Runtime implements apply.Runtime, Watcher, Execer, StreamExecer, Tailer, LogReader, Meter,
-// Versioner and Pruner.
+// Versioner, Rooted and Pruner.
 type Runtime struct {
 	c    Config
 	log  *slog.Logger
@@ -95,6 +95,7 @@ var (
 	_ apply.StreamExecer = (*Runtime)(nil)
 	_ apply.Meter        = (*Runtime)(nil)
 	_ apply.Versioner    = (*Runtime)(nil)
+	_ apply.Rooted       = (*Runtime)(nil)
 )
 
 // New prepares a Runtime; it does not connect. Close it after use.

@@ -86,6 +86,24 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 	return "containerd " + strings.TrimPrefix(v.Version, "v"), nil
 }
 
+// Root asks containerd where its snapshotter keeps what containers write; images lie beside it.
+func (r *Runtime) Root(ctx context.Context) (string, error) {
+	ctx, c, err := r.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	res, err := c.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1,id=="+snapshotter)
+	if err != nil {
+		return "", r.wrap("ask containerd for its folder", err)
+	}
+	for _, p := range res.Plugins {
+		if dir := p.Exports["root"]; dir != "" {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("containerd does not say where snapshotter %s keeps its files", snapshotter)
+}
+
 // cores returns the processors in use since the last look.
 func (s *samples) cores(id string, now sample, started time.Time) float64 {
 	s.mu.Lock()
