@@ -56,7 +56,7 @@ func diskOf(dir string) (disk, bool) {
 // Where pressure begins and, a little further up, ends.
 const (
 	diskShare, diskShareEnd     = 0.10, 0.12
-	diskLeast, diskLeastEnd     = 1 << 30, 5 << 28
+	diskEnough, diskEnoughEnd   = 10 << 30, 12 << 30 // bytes, however large the disk is
 	inodeShare, inodeShareEnd   = 0.05, 0.07
 	memoryShare, memoryShareEnd = 0.05, 0.08
 )
@@ -85,13 +85,13 @@ func (m *Meter) diskPressure(dirs []string) *wire.Condition {
 
 // little says that a file system has little room, or "". One that had little has to get more.
 func little(d disk, dir string, had bool) string {
-	share, least, inodes := diskShare, int64(diskLeast), inodeShare
+	share, enough, inodes := diskShare, float64(diskEnough), inodeShare
 	if had {
-		share, least, inodes = diskShareEnd, diskLeastEnd, inodeShareEnd
+		share, enough, inodes = diskShareEnd, diskEnoughEnd, inodeShareEnd
 	}
 	size := d.used + d.free
 	switch {
-	case float64(d.free) < share*float64(size) || d.free < least:
+	case float64(d.free) < min(share*float64(size), enough):
 		return fmt.Sprintf("%s of %s are free on the file system of %s; remove what is not needed, or give it more", human(d.free), human(size), dir)
 	case d.inodes > 0 && float64(d.freeInodes) < inodes*float64(d.inodes):
 		return fmt.Sprintf("%d of %d inodes are free on the file system of %s; remove folders with many small files", d.freeInodes, d.inodes, dir)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -209,22 +210,35 @@ const (
 	warmest = 200.0
 )
 
-// hottest returns the temperature of the hottest thermal zone; nil if there is none.
+// coreDrivers are those of package hwmon that measure the processor, which on some machines is
+// no thermal zone. Others measure what is not connected, too.
+var coreDrivers = []string{"coretemp", "k8temp", "k10temp", "zenpower", "via_cputemp"}
+
+// hottest returns the temperature of the hottest thermal zone or core; nil if there is none.
 func (m *Meter) hottest() *float64 {
-	zones, err := filepath.Glob(m.path("sys/class/thermal/thermal_zone*"))
-	if err != nil {
-		return nil
+	sensors := m.glob("sys/class/thermal/thermal_zone*/temp")
+	for _, chip := range m.glob("sys/class/hwmon/hwmon*") {
+		if slices.Contains(coreDrivers, m.text(chip, "name")) {
+			sensors = append(sensors, m.glob(chip+"/temp*_input")...)
+		}
 	}
 	var out *float64
-	for _, z := range zones[:min(len(zones), 64)] {
-		rel, err := filepath.Rel(m.root, z)
-		if err != nil {
-			continue
-		}
-		milli, err := strconv.ParseInt(m.text(rel, "temp"), 10, 64)
+	for _, s := range sensors {
+		milli, err := strconv.ParseInt(m.text(s), 10, 64)
 		if c := float64(milli) / 1000; err == nil && c > coldest && c < warmest && (out == nil || c > *out) {
 			out = &c
 		}
 	}
 	return out
+}
+
+// glob lists files below the root, not too many.
+func (m *Meter) glob(pattern string) (names []string) {
+	found, _ := filepath.Glob(m.path(pattern)) // our patterns are well formed
+	for _, f := range found[:min(len(found), 64)] {
+		if rel, err := filepath.Rel(m.root, f); err == nil {
+			names = append(names, rel)
+		}
+	}
+	return names
 }

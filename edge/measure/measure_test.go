@@ -127,6 +127,22 @@ func TestTemperature(t *testing.T) {
 	}
 }
 
+// The processor of some machines is no thermal zone; what other chips measure may be nothing.
+func TestTemperatureOfCores(t *testing.T) {
+	m := newMachine(t)
+	m.write("sys/class/thermal/thermal_zone0/temp", "27800\n")
+	for n, driver := range []string{"k10temp", "nct6775", "nvme"} {
+		dir := fmt.Sprintf("sys/class/hwmon/hwmon%d/", n)
+		m.write(dir+"name", driver+"\n")
+		m.write(dir+"temp1_input", fmt.Sprintf("%d\n", 61000+40000*n))
+		m.write(dir+"temp1_crit", "95000\n")
+	}
+	u, _ := New(Config{Root: m.dir}).Usage()
+	if u.Temperature == nil || *u.Temperature != 61 {
+		t.Errorf("%v", u.Temperature)
+	}
+}
+
 func TestMemoryPressureDoesNotFlap(t *testing.T) {
 	m := newMachine(t)
 	meter := New(Config{Root: m.dir})
@@ -160,8 +176,13 @@ func TestDiskPressure(t *testing.T) {
 		{disk{used: 89 * g, free: 11 * g}, "11 GiB of 100 GiB are free"}, // still
 		{disk{used: 87 * g, free: 13 * g}, ""},
 		{disk{used: 89 * g, free: 11 * g}, ""},
-		{disk{used: 2 * g, free: g - 1}, "1023 MiB of 3.0 GiB"},
+		{disk{used: g, free: g}, ""}, // half of a small one
+		{disk{used: 2 * g, free: g / 5}, "204 MiB of 2.2 GiB"},
 		{disk{used: 2 * g, free: 2 * g}, ""},
+		{disk{used: 3700 * g, free: 390 * g}, ""}, // a tenth of a large one
+		{disk{used: 4000 * g, free: 9 * g}, "9.0 GiB of 4009 GiB"},
+		{disk{used: 4000 * g, free: 11 * g}, "11 GiB"}, // still
+		{disk{used: 4000 * g, free: 13 * g}, ""},
 		{disk{used: 1 * g, free: 99 * g, inodes: 1000, freeInodes: 40}, "40 of 1000 inodes"},
 		{disk{used: 1 * g, free: 99 * g, inodes: 1000, freeInodes: 60}, "60 of 1000 inodes"},
 		{disk{used: 1 * g, free: 99 * g, inodes: 1000, freeInodes: 80}, ""},

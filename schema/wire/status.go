@@ -132,7 +132,7 @@ type Usage struct {
 	DiskLimit   int64    `json:"diskLimit,omitempty"`
 	NetRx       int64    `json:"netRx"` // bytes since the start; nodes: of all but loopback
 	NetTx       int64    `json:"netTx"`
-	Temperature *float64 `json:"temperature,omitempty"` // degrees Celsius, the hottest zone; nodes only
+	Temperature *float64 `json:"temperature,omitempty"` // degrees Celsius, the hottest zone or core; nodes only
 }
 
 // Condition is something about a node that a person should know.

@@ -152,5 +152,5 @@ var comments = map[string]string{
 	"wire.Usage.memory":        "bytes in use, without what the kernel can drop",
 	"wire.Usage.memoryLimit":   "bytes; nodes: of the machine",
 	"wire.Usage.netRx":         "bytes since the start; nodes: of all but loopback",
-	"wire.Usage.temperature":   "degrees Celsius, the hottest zone; nodes only",
+	"wire.Usage.temperature":   "degrees Celsius, the hottest zone or core; nodes only",
 }
