@@ -61,6 +61,7 @@ type Log struct {
 type file interface {
 	Write([]byte) (int, error)
 	Sync() error
+	Stat() (os.FileInfo, error)
 	Truncate(int64) error
 	Close() error
 }
@@ -100,7 +101,7 @@ func Open(c Config) (*Log, error) {
 		return nil, fmt.Errorf("audit log %s: %w", c.Path, err)
 	}
 	l.lock = lock
-	if err := l.open(); err != nil {
+	if err := l.open(nil); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("audit log %s: %w", c.Path, err)
 	}
@@ -219,11 +220,8 @@ func (l *Log) writeBatch(batch []request) (err error) {
 			err = fmt.Errorf("the audit log %s cannot be written, and what must be audited is refused: %w; make room on its disk", l.c.Path, err)
 		}
 	}()
-	if l.bad {
-		l.f.Close()
-		if err := l.open(); err != nil {
-			return err
-		}
+	if err := l.steady(); err != nil {
+		return err
 	}
 	if l.size >= l.c.MaxSize {
 		if err := l.rotate(); err != nil {

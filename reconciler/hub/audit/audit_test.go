@@ -122,6 +122,84 @@ func TestTampered(t *testing.T) {
 	}
 }
 
+// TestMeddled changes the log under a hub that runs: what it is told next is in the log all the
+// same, which says what happened and does not pass for whole.
+func TestMeddled(t *testing.T) {
+	for what, c := range map[string]struct {
+		do   func(path string) error
+		says string
+	}{
+		"taken away": {os.Remove, "taken away"},
+		"moved":      {func(path string) error { return os.Rename(path, path+".old") }, "taken away"},
+		"in a folder that was taken away": {func(path string) error {
+			return errors.Join(os.RemoveAll(filepath.Dir(path)), os.Mkdir(filepath.Dir(path), 0o700))
+		}, "taken away"},
+		"replaced": {func(path string) error {
+			text, err := os.ReadFile(path)
+			return errors.Join(err, os.WriteFile(path+"~", text[:bytes.LastIndexByte(text[:len(text)-1], '\n')+1], 0o600), os.Rename(path+"~", path))
+		}, "another file"},
+		"emptied": {func(path string) error { return os.Truncate(path, 0) }, "has 0 bytes"},
+		"with a line cut off its end": {func(path string) error {
+			text, err := os.ReadFile(path)
+			return errors.Join(err, os.Truncate(path, int64(bytes.LastIndexByte(text[:len(text)-1], '\n')+1)))
+		}, "and not the"},
+		"with a forged line": {func(path string) error {
+			text, err := os.ReadFile(path)
+			lines := bytes.SplitAfter(text, []byte("\n"))
+			e, _ := parse(lines[2][:len(lines[2])-1])
+			e.Node = "forged"
+			line, _, err2 := encode(Head{e.Seq, hash(lines[2][:len(lines[2])-1])}, e, e.Time)
+			return errors.Join(err, err2, os.WriteFile(path, append(text, line...), 0o600))
+		}, "and not the"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x", "audit.jsonl")
+			l := open(t, Config{Path: path, Log: slog.New(slog.DiscardHandler)})
+			add(t, l, 3)
+			if err := c.do(path); err != nil {
+				t.Fatal(err)
+			}
+			add(t, l, 1)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+			if len(lines) < 2 {
+				t.Fatalf("%s", text)
+			}
+			note, _ := parse(lines[len(lines)-2])
+			last, ok := parse(lines[len(lines)-1])
+			if !ok || last.Seq != 5 || note.Outcome != hubapi.OutcomeNoted || !strings.Contains(note.Detail, c.says) || l.Head() != (Head{5, hash(lines[len(lines)-1])}) {
+				t.Errorf("%s", text)
+			}
+			if r, err := Verify(path); err != nil || r.Broken == nil && r.First == 1 {
+				t.Errorf("it passes for whole: %+v, %v", r, err)
+			}
+		})
+	}
+	// as long as there is no place for it, what is to be audited is refused
+	dir := filepath.Join(t.TempDir(), "x")
+	path := filepath.Join(dir, "audit.jsonl")
+	l := open(t, Config{Path: path, Log: slog.New(slog.DiscardHandler)})
+	add(t, l, 3)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Append(t.Context(), hubapi.AuditEntry{Operation: "exec"}); err == nil {
+			t.Error("it was not refused")
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, 1)
+	if r, err := Verify(path); err != nil || r.Broken != nil || r.First != 4 || r.Head != l.Head() || r.Lines != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // TestTorn cuts the last line at every byte, as a crash may.
 func TestTorn(t *testing.T) {
 	made := filepath.Join(t.TempDir(), "a")

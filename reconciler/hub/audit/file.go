@@ -71,8 +71,55 @@ func files(path string) ([]string, error) {
 	return names, nil
 }
 
+// steady holds that what is written next goes into the log and nowhere else: into the file at
+// its path, as it was left. Else it is said in the log, which goes on from the head
+// that is known: the gap stays for Verify to find.
+func (l *Log) steady() error {
+	why, err := l.meddled()
+	if err != nil {
+		return err
+	}
+	if why == "" && !l.bad {
+		return nil
+	}
+	l.f.Close()
+	l.bad = true // until it is open again
+	if why == "" {
+		return l.open(nil)
+	}
+	head := l.Head()
+	l.c.Log.Error("somebody else changed the audit log", "path", l.c.Path, "what", why, "seq", head.Seq, "head", head.Hash)
+	return l.open(&meddling{head, why})
+}
+
+// meddled tells what somebody else did to the file; empty: nothing that shows.
+func (l *Log) meddled() (string, error) {
+	own, err := l.f.Stat()
+	if err != nil {
+		return "", nil // open anew; it is closed, because that failed before
+	}
+	there, err := os.Stat(l.c.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "its file was taken away", nil
+	case err != nil:
+		return "", err
+	case !os.SameFile(own, there):
+		return "another file was put in the place of its own", nil
+	case there.Size() < l.size || there.Size() > l.size && !l.bad: // else what a write that failed left
+		return fmt.Sprintf("its file has %d bytes and not the %d that were written", there.Size(), l.size), nil
+	}
+	return "", nil
+}
+
+// meddling is what somebody else did to a log, and its head before that.
+type meddling struct {
+	head Head
+	what string
+}
+
 // open opens the file, finds the head and puts a torn end aside.
-func (l *Log) open() error {
+func (l *Log) open(m *meddling) error {
 	f, err := os.OpenFile(l.c.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -96,13 +143,20 @@ func (l *Log) open() error {
 			return err
 		}
 	}
-	var note string
+	var notes []string
+	if known := l.Head(); m == nil && known.Seq > head.Seq {
+		m = &meddling{known, "entries that were written are gone"}
+	}
+	if m != nil {
+		head = m.head
+		notes = append(notes, fmt.Sprintf("somebody else changed the log: %s; it goes on behind entry %d, %s", m.what, head.Seq, head.Hash))
+	}
 	if torn := info.Size() - end; torn > 0 {
 		name := fmt.Sprintf("%s.torn-%d", l.c.Path, head.Seq+1)
 		if err := l.putAside(f, end, torn, name); err != nil {
 			return fmt.Errorf("put its torn end aside: %w", err)
 		}
-		note = fmt.Sprintf("the last %d bytes were no whole line, as a crash leaves them; they are kept in %s", torn, filepath.Base(name))
+		notes = append(notes, fmt.Sprintf("the last %d bytes were no whole line, as a crash leaves them; they are kept in %s", torn, filepath.Base(name)))
 		l.c.Log.Warn("the audit log ended in a part of a line", "path", l.c.Path, "bytes", torn, "kept", name)
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(l.c.Path)); err != nil {
@@ -113,12 +167,15 @@ func (l *Log) open() error {
 	l.head = head
 	l.mu.Unlock()
 	l.c.Log.Info("audit log", "path", l.c.Path, "seq", head.Seq, "head", head.Hash)
-	if note != "" {
-		line, next, err := encode(head, hubapi.AuditEntry{Operation: "audit", Outcome: hubapi.OutcomeNoted, Detail: note}, l.c.Now())
+	for _, note := range notes {
+		line, next, err := encode(l.Head(), hubapi.AuditEntry{Operation: "audit", Outcome: hubapi.OutcomeNoted, Detail: note}, l.c.Now())
 		if err != nil {
 			return err
 		}
-		return l.put(line, next)
+		if err := l.put(line, next); err != nil {
+			l.bad = true // it is still to be said
+			return err
+		}
 	}
 	return nil
 }
@@ -178,7 +235,7 @@ func (l *Log) rotate() error {
 	}
 	l.f.Close()
 	l.bad = true // until the new one is open
-	return l.open()
+	return l.open(nil)
 }
 
 // lastLine returns the head that the last whole line makes, and where it ends; 0 if there
