@@ -35,9 +35,10 @@ func CA(dataDir string) (text []byte, fingerprint string, err error) {
 	return text, nodestate.Digest(c.Raw), nil
 }
 
-// VerifyAudit checks the audit log of a directory.
-func VerifyAudit(dataDir string) (audit.Report, error) {
-	return audit.Verify(filepath.Join(dataDir, auditFile))
+// VerifyAudit checks the audit log of a directory, and that heads which were kept elsewhere
+// are in it.
+func VerifyAudit(dataDir string, kept ...audit.Head) (audit.Report, error) {
+	return audit.Verify(filepath.Join(dataDir, auditFile), kept...)
 }
 
 const auditFile = "audit.log"

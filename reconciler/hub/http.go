@@ -151,10 +151,9 @@ type Status struct {
 func (h *Hub) Status() Status {
 	v := h.follow.View()
 	why := h.unwell()
-	head := h.audit.Head()
 	return Status{Version: version.Version, Address: h.Addr(), URLs: h.cfg.URLs, CA: h.cert.Fingerprint(), Began: h.began,
 		Ready: why == "", Why: why, Roster: v.At, Commit: v.Fleet.InForce.Hash, Nodes: len(v.Names()),
-		Audit: fmt.Sprintf("%d %s", head.Seq, head.Hash)}
+		Audit: h.audit.Head().String()}
 }
 
 func (h *Hub) controls() http.Handler {

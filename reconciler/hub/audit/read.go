@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"selvedge/schema/hubapi"
@@ -122,83 +120,4 @@ func firstSeq(name string) uint64 {
 		return 0
 	}
 	return e.Seq
-}
-
-// Report is what Verify found.
-type Report struct {
-	Files  []string
-	Lines  int
-	First  uint64  // more than 1: older files were taken away
-	Head   Head    // compare it with one kept elsewhere: lines cut off the end show in nothing else
-	Broken *Broken // nil: the chain is whole
-}
-
-// Broken is the first place where the chain does not hold.
-type Broken struct {
-	File string
-	Line int // from 1
-	Why  string
-}
-
-func (b *Broken) Error() string { return fmt.Sprintf("%s:%d: %s", b.File, b.Line, b.Why) }
-
-// Verify checks the chain through all files of a log.
-func Verify(path string) (Report, error) {
-	var r Report
-	names, err := files(path)
-	if err != nil {
-		return r, err
-	}
-	if len(names) == 0 {
-		return r, fmt.Errorf("%s: there is no audit log", path)
-	}
-	for _, name := range names {
-		r.Files = append(r.Files, filepath.Base(name))
-		if err := r.file(name); err != nil || r.Broken != nil {
-			return r, err
-		}
-	}
-	return r, nil
-}
-
-func (r *Report) file(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	in := bufio.NewReaderSize(f, MaxLine)
-	for n := 1; ; n++ {
-		broken := func(format string, a ...any) error {
-			r.Broken = &Broken{filepath.Base(name), n, fmt.Sprintf(format, a...)}
-			return nil
-		}
-		line, err := in.ReadSlice('\n')
-		switch {
-		case err == io.EOF && len(line) == 0:
-			return nil
-		case err == io.EOF:
-			return broken("the line has no end, as a crash leaves it: starting the hub puts it aside")
-		case err == bufio.ErrBufferFull:
-			return broken("the line is longer than %d bytes", MaxLine)
-		case err != nil:
-			return fmt.Errorf("%s:%d: %w", filepath.Base(name), n, err)
-		}
-		line = line[:len(line)-1]
-		e, ok := parse(line)
-		switch {
-		case !ok:
-			return broken("the line is no entry of an audit log")
-		case r.Lines == 0 && e.Seq == 1 && e.Prev != zero:
-			return broken("the first line names a line before it")
-		case r.Lines > 0 && e.Seq != r.Head.Seq+1:
-			return broken("number %d follows %d: lines are missing, added or out of order", e.Seq, r.Head.Seq)
-		case r.Lines > 0 && e.Prev != r.Head.Hash:
-			return broken("the line before it (number %d) is not the one that was written", r.Head.Seq)
-		}
-		if r.Lines == 0 {
-			r.First = e.Seq
-		}
-		r.Lines, r.Head = r.Lines+1, Head{e.Seq, hash(line)}
-	}
 }
