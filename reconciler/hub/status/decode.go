@@ -75,6 +75,9 @@ func cleanStatus(s *wire.Status) error {
 		if count += len(a.Containers); count > wire.MaxInstance || i >= wire.MaxInstance {
 			return fmt.Errorf("%w: more than %d apps or containers", errOversized, wire.MaxInstance)
 		}
+		if a.Containers == nil {
+			a.Containers = []wire.Instance{} // "null" is no array, and readers are promised one
+		}
 		for j := range a.Containers {
 			c := &a.Containers[j]
 			c.Name, c.ID, c.Image, c.State = name(c.Name), text(c.ID, 128), unique.Make(text(c.Image, 1024)).Value(), name(c.State)

@@ -69,7 +69,8 @@ func (n *Node) Report(t testing.TB) {
 	b, err := json.Marshal(wire.Status{
 		Node: n.Name, Epoch: "e1", Seq: uint64(now.UnixNano()), Time: now, Agent: wire.Agent{Version: "v1", Started: now}, Machine: wire.Machine{Hostname: n.Name, CPUs: 2},
 		State: wire.State{Pulled: ref, Current: ref, LastGood: ref, Phase: "idle"}, Well: true, Usage: &wire.Usage{CPU: 0.5, Memory: 1 << 20},
-		Apps: []wire.App{{Name: "web", Healthy: true, Containers: []wire.Instance{{Name: "nginx", Image: "nginx@sha256:1", State: "running", Healthy: true, Usage: &wire.Usage{Memory: 5}}}}},
+		Apps: []wire.App{{Name: "web", Healthy: true, Containers: []wire.Instance{{Name: "nginx", Image: "nginx@sha256:1", State: "running", Healthy: true, Usage: &wire.Usage{Memory: 5}}}},
+			{Name: "soon"}}, // nothing of it runs yet
 	})
 	must(t, err)
 	must(t, n.conn.Publish(wire.StatusSubject(n.Name), b))
