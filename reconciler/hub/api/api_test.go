@@ -219,6 +219,37 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestPageOfChanging takes an item away between two pages: none of the others is left out.
+func TestPageOfChanging(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	guide := func(n int) string { return fmt.Sprint("folders/munich/line-1/more-", n) }
+	w.ChangeFleet(t, func(f *roster.Fleet) {
+		for i := range 6 {
+			g := f.Guides["folders/munich/line-1/box"]
+			g.Name = fmt.Sprint("more-", i)
+			f.Guides[guide(i)] = g
+		}
+	})
+	var names []string
+	for next := ""; ; {
+		var l hubapi.List[hubapi.Guide]
+		a := w.get(t, "editor", "/guides?limit=3&continue="+next)
+		if err := json.Unmarshal(a.body, &l); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range l.Items {
+			names = append(names, g.Name)
+		}
+		if next = l.Continue; next == "" {
+			break
+		}
+		w.ChangeFleet(t, func(f *roster.Fleet) { delete(f.Guides, guide(0)); delete(f.Guides, guide(1)) })
+	}
+	if got := strings.Join(names, " "); got != "box more-0 more-1 more-2 more-3 more-4 more-5" {
+		t.Error(got)
+	}
+}
+
 // TestFilters holds that each parameter reaches what it is for.
 func TestFilters(t *testing.T) {
 	w := newWorld(t, opstest.Config{})

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"encoding/base64"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"selvedge/reconciler/hub/ops"
 	"selvedge/schema/hubapi"
@@ -69,35 +72,40 @@ func restart(x *exchange) (any, error) {
 
 func guides(x *exchange) (any, error) {
 	l, err := x.c.Ops.Guides(x.r.Context(), x.caller)
-	return paged(x, l, err)
+	return paged(x, l, err, func(g hubapi.Guide) string { return g.Scope + "/" + g.Name })
 }
 
 func pending(x *exchange) (any, error) {
 	l, err := x.c.Ops.Pending(x.r.Context(), x.caller)
-	return paged(x, l, err)
+	return paged(x, l, err, func(p hubapi.Pending) string { return p.At.UTC().Format("2006-01-02T15:04:05.000000000") + p.Code })
 }
 
-// paged cuts a page out of a list that is there as a whole; continue is where it goes on.
-func paged[T any](x *exchange, l hubapi.List[T], err error) (any, error) {
+// paged cuts a page out of a list that is there as a whole, ordered by what names an item.
+// continue is the name of the last one, for items may come and go from page to page.
+func paged[T any](x *exchange, l hubapi.List[T], err error, name func(T) string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	from := 0
+	slices.SortFunc(l.Items, func(a, b T) int { return strings.Compare(name(a), name(b)) })
 	if s := x.q.text("continue"); s != "" {
-		if from, err = strconv.Atoi(s); err != nil || from < 0 {
+		last, err := base64.RawURLEncoding.DecodeString(s)
+		if err != nil {
 			return nil, invalid("continue=%.100s: want the member continue of the page before", s)
 		}
+		from := slices.IndexFunc(l.Items, func(i T) bool { return name(i) > string(last) })
+		if from < 0 {
+			from = len(l.Items)
+		}
+		l.Items = l.Items[from:]
 	}
 	limit := x.q.number("limit")
 	if limit == 0 {
 		limit = 100
 	}
-	from = min(from, len(l.Items))
-	to := min(from+limit, len(l.Items))
-	if to < len(l.Items) {
-		l.Continue = strconv.Itoa(to)
+	if limit < len(l.Items) {
+		l.Items = l.Items[:limit]
+		l.Continue = base64.RawURLEncoding.EncodeToString([]byte(name(l.Items[limit-1])))
 	}
-	l.Items = l.Items[from:to]
 	return l, nil
 }
 
