@@ -39,7 +39,6 @@ func (h *Hub) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle(wire.PathBus, h.bus.Tunnel())
 	mux.Handle(wire.PathV2, h.registry)
-	mux.Handle("/api/", rest)
 	mux.Handle("/", pages)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -74,9 +73,15 @@ func (h *Hub) handler() (http.Handler, error) {
 		measured.ServeHTTP(w, r)
 	})
 	auth := h.enrol.Handler()
+	// Not by the mux, which answers a path that is not clean with a redirect of its own: nodes and
+	// the API's callers read problems.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/auth/") { // a mux answers some paths itself, and not as nodes know it
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/auth/"):
 			auth.ServeHTTP(w, r)
+			return
+		case r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/"):
+			rest.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -241,3 +241,24 @@ func TestMayStay(t *testing.T) {
 		}
 	}
 }
+
+// TestAPIPaths asks for paths below /api that are not clean: the API answers by itself, and not
+// with a redirect and a page.
+func TestAPIPaths(t *testing.T) {
+	h, err := New(good(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	handler, err := h.handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/api", "/api/", "/api/v1//nodes", "/api/v1/../v1/nodes", "/api/v2/nodes", "/api/v1/nodes/"} {
+		rec := httptest.NewRecorder()
+		handler.ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+		if rec.Code != http.StatusNotFound || rec.Header().Get("Content-Type") != hubapi.MediaTypeProblem {
+			t.Errorf("%s: %d %v", path, rec.Code, rec.Header())
+		}
+	}
+}
