@@ -68,6 +68,8 @@ func nodeProblem(node string, err error) *hubapi.Problem {
 		return wireProblem(node, e)
 	}
 	switch {
+	case errors.Is(err, bus.ErrBusy):
+		return busy("%v", err)
 	case errors.Is(err, bus.ErrOffline):
 		return offline("%s: %v; try again when it is connected", node, err)
 	case errors.Is(err, bus.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

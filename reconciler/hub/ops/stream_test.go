@@ -334,3 +334,21 @@ func TestCallerLeaves(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestBusFull opens more streams than the bus holds, which more time will mend.
+func TestBusFull(t *testing.T) {
+	w := opstest.New(t, opstest.Config{Ops: func(c *ops.Config) { c.CallerStreams = 1000 }})
+	w.Join(t, "mu-1")
+	for range 1000 {
+		s, err := w.Exec(t.Context(), w.Caller(t, "editor"), "mu-1", ops.ExecOptions{App: "web", Command: []string{"cat"}})
+		if err == nil {
+			t.Cleanup(func() { s.Close() })
+			continue
+		}
+		if p, ok := errors.AsType[*hubapi.Problem](err); !ok || p.Status != http.StatusTooManyRequests || p.Reason != hubapi.ReasonBusy {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	t.Error("the bus has no bound")
+}
