@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"mime"
 	"net/http"
 	"path"
 	"reflect"
@@ -20,8 +19,6 @@ import (
 	"selvedge/reconciler/hub/ops"
 	"selvedge/schema/hubapi"
 )
-
-const maxBody = 64 << 10 // bytes of a request
 
 // Config configures the API.
 type Config struct {
@@ -96,7 +93,8 @@ func (a *API) nowhere(w http.ResponseWriter, r *http.Request) error {
 		for _, m := range []string{"GET", "HEAD", "POST", "DELETE"} {
 			try := r.Clone(r.Context())
 			try.Method = m
-			if _, pattern := a.mux.Handler(try); pattern != "" {
+			_, pattern := a.mux.Handler(try)
+			if pattern != "" && (m != http.MethodHead || !a.streams(pattern)) {
 				allow = append(allow, m)
 			}
 		}
@@ -108,6 +106,11 @@ func (a *API) nowhere(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Allow", strings.Join(allow, ", "))
 	return &hubapi.Problem{Title: "method not allowed", Status: http.StatusMethodNotAllowed, Reason: hubapi.ReasonInvalid,
 		Detail: fmt.Sprintf("this path takes %s", strings.Join(allow, ", "))}
+}
+
+// streams reports whether a pattern of the mux is of a stream, which has no head to ask for.
+func (a *API) streams(pattern string) bool {
+	return slices.ContainsFunc(a.routes, func(rt route) bool { return rt.stream != nil && rt.method+" "+Base+rt.pattern == pattern })
 }
 
 // serve runs a route: who asks, what for, and only then the operation.
@@ -201,28 +204,6 @@ func (x *exchange) authenticate(w http.ResponseWriter) (ops.Caller, error) {
 		w.Header().Set("WWW-Authenticate", challenge+`, error="invalid_token"`)
 	}
 	return c, err
-}
-
-// decode reads a JSON body, strictly.
-func decode(w http.ResponseWriter, r *http.Request, into any) error {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != mediaJSON {
-		return &hubapi.Problem{Title: "unsupported media type", Status: http.StatusUnsupportedMediaType, Reason: hubapi.ReasonInvalid,
-			Detail: "send the body as Content-Type: " + mediaJSON}
-	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if err == nil && d.More() {
-		err = errors.New("something follows the object")
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &hubapi.Problem{Title: "request too large", Status: http.StatusRequestEntityTooLarge, Reason: hubapi.ReasonInvalid,
-			Detail: fmt.Sprintf("the body has more than %d bytes", maxBody)}
-	}
-	if err != nil {
-		return invalid("the body: %v", err)
-	}
-	return nil
 }
 
 // fail answers with a problem. What is not one is the hub's own fault: the caller learns an

@@ -128,10 +128,19 @@ func TestRefused(t *testing.T) {
 		{"GET", "/changes/ffff", "", 404, ""},
 		{"GET", "/guides?continue=x", "", 400, ""},
 		{"GET", "/audit?continue=-1", "", 400, ""},
-		{"POST", "/join-tokens", `{"guide":"box","colour":1}`, 400, "colour"},
-		{"POST", "/join-tokens", `{"guide":"box"} {}`, 400, ""},
-		{"POST", "/join-tokens", `{"guide":7}`, 400, ""},
-		{"POST", "/join-tokens", `[`, 400, ""},
+		{"GET", "/apps?sort=cpu", "", 400, "want one of name"},
+		{"GET", "/instances?sort=lastSeen", "", 400, "restarts"},
+		{"GET", "/watch?sort=name", "", 400, `unknown parameter "sort"`},
+		{"POST", "/join-tokens", `{"guide":"box","colour":1}`, 400, `unknown member "colour"; known are: guide, ttl, count`},
+		{"POST", "/join-tokens", `{"GUIDE":"box"}`, 400, `unknown member "GUIDE"`},
+		{"POST", "/join-tokens", `{"guide":"box"} {}`, 400, "no JSON"},
+		{"POST", "/join-tokens", `{"guide":"box"}}`, 400, "no JSON"},
+		{"POST", "/join-tokens", `{"guide":"box"} ]`, 400, "no JSON"},
+		{"POST", "/join-tokens", `{"guide":7}`, 400, "the member guide: want a string, and not a number"},
+		{"POST", "/join-tokens", `{"guide":"box","count":"two"}`, 400, "the member count: want a whole number, and not a string"},
+		{"POST", "/join-tokens", `[`, 400, "no JSON"},
+		{"POST", "/join-tokens", `[1]`, 400, "no JSON object"},
+		{"POST", "/join-tokens", `null`, 400, "no JSON object"},
 		{"POST", "/join-tokens", `{"guide":"nope"}`, 404, "accessGuide"},
 		{"POST", "/join-tokens", `{"guide":"` + strings.Repeat("x", 70<<10) + `"}`, 413, ""},
 		{"POST", "/nodes/mu-1/restart", `{}`, 400, "name the app"},
@@ -151,6 +160,18 @@ func TestRefused(t *testing.T) {
 	r.Header.Set("Content-Type", "text/plain") // what a form of another origin may send
 	if a := w.do(t, r); a.StatusCode != http.StatusUnsupportedMediaType {
 		t.Errorf("a form's body: %d", a.StatusCode)
+	}
+}
+
+// TestRefusalHeaders holds what the headers of a refusal tell a program.
+func TestRefusalHeaders(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	if a := w.do(t, w.request(t, "root", "POST", "/watch", "")); a.Header.Get("Allow") != "GET" { // a stream has no head
+		t.Errorf("%d, Allow %q", a.StatusCode, a.Header.Get("Allow"))
+	}
+	res := w.open(t, &http.Client{Transport: w.http1()}, w.request(t, "root", "GET", "/nodes/mu-1/exec?app=web&command=id", ""))
+	if res.StatusCode != http.StatusUpgradeRequired || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("Connection") != "Upgrade" {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
 	}
 }
 

@@ -32,6 +32,10 @@ const (
 func exec(x *exchange, w http.ResponseWriter) error {
 	// before anything runs: a page of another origin, or what is no WebSocket, starts nothing
 	if err := x.upgradable(); err != nil {
+		if p, ok := errors.AsType[*hubapi.Problem](err); ok && p.Status == http.StatusUpgradeRequired && x.r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "Upgrade") // HTTP/2 knows neither
+			w.Header().Set("Upgrade", "websocket")
+		}
 		return err
 	}
 	rows, columns := x.q.number("rows"), x.q.number("columns")

@@ -53,7 +53,6 @@ var (
 		{name: "app", doc: "Nodes that should run this app."},
 		{name: "condition", doc: "Nodes where a condition of this type holds, such as Behind."},
 		{name: "q", doc: "Part of a name, in any case."},
-		{name: "sort", doc: "What to sort by; a minus in front turns it round.", kind: oneOf, words: sorts()},
 	}
 
 	events = []param{
@@ -75,12 +74,13 @@ var (
 
 var states = []string{string(hubapi.Ready), string(hubapi.NotReady), string(hubapi.Unknown), string(hubapi.Waiting)}
 
-func sorts() []string {
+// sort is what a list can be sorted by.
+func sort(words ...string) []param {
 	var all []string
-	for _, s := range []string{"name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"} {
-		all = append(all, s, "-"+s)
+	for _, w := range words {
+		all = append(all, w, "-"+w)
 	}
-	return all
+	return []param{{name: "sort", doc: "What to sort by; a minus in front turns it round.", kind: oneOf, words: all}}
 }
 
 // with joins lists of parameters.
@@ -99,7 +99,7 @@ func routes() []route {
 		{method: "GET", pattern: "/summary", id: "summary", summary: "Count what the caller may see", answer: hubapi.Summary{}, give: summary},
 
 		{method: "GET", pattern: "/nodes", id: "nodes", summary: "List nodes",
-			params: with(choose, page), answer: hubapi.List[hubapi.Node]{}, give: nodes},
+			params: with(choose, sort("name", "workspace", "status", "cpu", "memory", "restarts", "lastSeen"), page), answer: hubapi.List[hubapi.Node]{}, give: nodes},
 		{method: "GET", pattern: "/nodes/{node}", id: "node", summary: "All that is known of a node",
 			params: []param{paramNode}, answer: hubapi.NodeDetail{}, give: node},
 		{method: "GET", pattern: "/nodes/{node}/events", id: "nodeEvents", summary: "List events of a node, newest first",
@@ -137,9 +137,9 @@ func routes() []route {
 			params: []param{paramNode}, body: hubapi.RestartRequest{}, give: restart},
 
 		{method: "GET", pattern: "/apps", id: "apps", summary: "List apps with how they do",
-			params: with(choose, page), answer: hubapi.List[hubapi.App]{}, give: apps},
+			params: with(choose, []param{{name: "sort", doc: "By workspace and name: there is no other order.", kind: oneOf, words: []string{"name"}}}, page), answer: hubapi.List[hubapi.App]{}, give: apps},
 		{method: "GET", pattern: "/instances", id: "instances", summary: "List containers of apps on nodes",
-			params: with(choose, page), answer: hubapi.List[hubapi.Instance]{}, give: instances},
+			params: with(choose, sort("name", "cpu", "memory", "restarts"), page), answer: hubapi.List[hubapi.Instance]{}, give: instances},
 		{method: "GET", pattern: "/events", id: "events", summary: "List events, newest first",
 			params: with([]param{{name: "node", doc: "Of this node."}}, events, page), answer: hubapi.List[hubapi.Event]{}, give: allEvents},
 		{method: "GET", pattern: "/changes", id: "changes", summary: "List commits that took effect, newest first",

@@ -2,6 +2,7 @@ package status
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -114,7 +115,7 @@ func (s *Store) Apps(q Query) (hubapi.List[hubapi.App], error) {
 		return out, err
 	}
 	if q.Sort != "" && q.Sort != "name" {
-		return out, badOrder(q.Sort, "name")
+		return out, fmt.Errorf("%w: apps are sorted by workspace and name, and not by %q", ErrQuery, text(q.Sort, 40))
 	}
 	type id struct{ workspace, app string }
 	apps := map[id]*hubapi.App{}
