@@ -19,12 +19,12 @@ import (
 
 // Bounds of a line.
 const (
-	maxText    = 1 << 10 // bytes of a field
-	maxCommand = 4 << 10 // bytes of a command's words together
-	maxWords   = 64
+	maxText    = 1 << 10  // bytes of a field
+	maxCommand = 16 << 10 // bytes of a command's words together: all that a hub passes on, for what is cut off could be what matters
+	maxWords   = 1024
 	// MaxLine is the most bytes of a line, for JSON writes some bytes as six: a longer one
 	// is none of ours.
-	MaxLine = 128 << 10
+	MaxLine = 256 << 10
 )
 
 // zero is the hash before the first line.
@@ -156,13 +156,13 @@ func (l *Log) Append(ctx context.Context, e hubapi.AuditEntry) error {
 // bound cuts what outsiders can make long, and says so.
 func bound(e hubapi.AuditEntry) hubapi.AuditEntry {
 	for _, s := range []*string{&e.Subject, &e.Token, &e.Remote, &e.Request, &e.Operation, &e.Outcome, &e.Scope, &e.Node, &e.App, &e.Container, &e.Detail} {
-		*s = cut(*s)
+		*s = cut(*s, maxText)
 	}
 	var words []string
 	room := maxCommand
 	for i, w := range e.Command {
-		if w = cut(w); len(w) > room || i == maxWords {
-			words = append(words, fmt.Sprintf("… and %d more", len(e.Command)-i))
+		if len(w) > room || i == maxWords {
+			words = append(words, cut(w, room), fmt.Sprintf("… and %d more", len(e.Command)-i-1))
 			break
 		}
 		words, room = append(words, w), room-len(w)
@@ -171,11 +171,11 @@ func bound(e hubapi.AuditEntry) hubapi.AuditEntry {
 	return e
 }
 
-func cut(s string) string {
-	if len(s) <= maxText {
+func cut(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	at := maxText
+	at := most
 	for at > 0 && !utf8.RuneStart(s[at]) {
 		at--
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -308,11 +309,27 @@ func TestBounds(t *testing.T) {
 	if err := l.Append(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	whole(t, path, 2)
+	all := []string{"sh", "-c", strings.Repeat("\x01", maxCommand-100) + "\nrm -rf /data"}
+	if e.Command = all; l.Append(t.Context(), e) != nil {
+		t.Fatal("a whole command is refused")
+	}
+	whole(t, path, 3)
 	entries, _, err := l.Page(t.Context(), Query{})
-	if err != nil || len(entries) != 2 {
+	if err != nil || len(entries) != 3 {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
+	for range maxPage/maxCommand + 20 {
+		if err := l.Append(t.Context(), hubapi.AuditEntry{Command: []string{strings.Repeat("x", maxCommand)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if some, next, err := l.Page(t.Context(), Query{Limit: 1000}); err != nil || next == 0 || len(some) != maxPage/maxCommand+1 {
+		t.Errorf("a page of %d long commands, then %d, %v", len(some), next, err)
+	}
+	if !slices.Equal(entries[0].Command, all) {
+		t.Errorf("a command that a hub passes on is cut: %d words", len(entries[0].Command))
+	}
+	entries = entries[1:]
 	if c := entries[1].Command; !strings.HasSuffix(c[len(c)-1], "more") || !strings.Contains(entries[0].Detail, "bytes)") || entries[0].Command[0] != "line\nbreak" {
 		t.Errorf("what was cut is not said: %q", c[len(c)-1])
 	}

@@ -19,8 +19,11 @@ type Query struct {
 	Keep   func(*hubapi.AuditEntry) bool
 }
 
-// maxScan bounds how many lines a page may look at; the next page goes on from there.
-const maxScan = 100000
+// Bounds of a page; the next one goes on from there.
+const (
+	maxScan = 100000  // lines that it looks at
+	maxPage = 4 << 20 // bytes of commands
+)
 
 // Page returns entries, newest first, and the Before of the next page; 0 if there is none.
 // Lines that are none are left out: Verify tells of them.
@@ -46,7 +49,7 @@ func (l *Log) page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, n
 	}
 	slices.Reverse(names)
 	last := l.Head().Seq // what is beyond is not yet durable
-	scanned, lowest, above := 0, uint64(0), uint64(0)
+	scanned, size, lowest, above := 0, 0, uint64(0), uint64(0)
 	entries = []hubapi.AuditEntry{}
 	for _, name := range names {
 		if first := firstSeq(name); q.Before > 0 && first >= q.Before { // all of it is newer
@@ -59,12 +62,15 @@ func (l *Log) page(ctx context.Context, q Query) (entries []hubapi.AuditEntry, n
 			if e.Seq > last || q.Before > 0 && e.Seq >= q.Before {
 				return true
 			}
-			if len(entries) == q.Limit || scanned == maxScan || ctx.Err() != nil {
+			if len(entries) == q.Limit || scanned == maxScan || size > maxPage || ctx.Err() != nil {
 				return false // and there is more
 			}
 			scanned, lowest = scanned+1, e.Seq
 			if q.Keep == nil || q.Keep(e) {
 				entries = append(entries, *e)
+				for _, w := range e.Command {
+					size += len(w)
+				}
 			}
 			return true
 		})
