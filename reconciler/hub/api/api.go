@@ -150,7 +150,7 @@ func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", mediaJSON)
-	if rt.method == http.MethodGet && rt.id != "audit" {
+	if rt.tagged() {
 		tag := etag(body)
 		h.Set("ETag", tag)
 		h.Set("Cache-Control", "private, no-cache") // keep it, and ask each time whether it holds

@@ -36,10 +36,16 @@ func openAPI(comments map[string]string) ([]byte, error) {
 				"Who may see and do what are role bindings in Git. A node that the caller may not see does not exist for them. " +
 				"Unknown parameters and members are refused; clients have to ignore members that they do not know.",
 		},
-		"servers":    []any{object{"url": Base}},
-		"security":   []any{object{"token": []any{}}},
-		"paths":      paths,
-		"components": object{"schemas": s.all, "securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "An API token, made by `selvedge token create` and held in Git as a hash."}}, "responses": object{"problem": problemResponse}},
+		"servers":  []any{object{"url": Base}},
+		"security": []any{object{"token": []any{}}},
+		"paths":    paths,
+		"components": object{
+			"schemas":         s.all,
+			"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "An API token, made by `selvedge token create` and held in Git as a hash."}},
+			"parameters":      object{"If-None-Match": ifNoneMatch},
+			"headers":         headers,
+			"responses":       refusalResponses(),
+		},
 	}
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
@@ -48,10 +54,8 @@ func openAPI(comments map[string]string) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-var problemResponse = object{
-	"description": "Why it was not done (RFC 9457).",
-	"content":     object{hubapi.MediaTypeProblem: object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
-}
+var ifNoneMatch = object{"name": "If-None-Match", "in": "header", "description": "ETags of answers that the caller has; if one still holds, the answer is 304.",
+	"schema": object{"type": "string"}}
 
 func (s *schemas) operation(rt route) object {
 	op := object{"operationId": rt.id, "summary": rt.summary}
@@ -65,6 +69,9 @@ func (s *schemas) operation(rt route) object {
 	if rt.media == mediaEvents {
 		params = append(params, object{"name": "Last-Event-ID", "in": "header", "description": "The id of the last event that was taken.", "schema": object{"type": "string"}})
 	}
+	if rt.tagged() {
+		params = append(params, object{"$ref": "#/components/parameters/If-None-Match"})
+	}
 	if params != nil {
 		op["parameters"] = params
 	}
@@ -76,7 +83,8 @@ func (s *schemas) operation(rt route) object {
 	if rt.public {
 		op["security"] = []any{}
 	}
-	responses := object{"default": object{"$ref": "#/components/responses/problem"}}
+	responses := object{}
+	refused(rt, responses)
 	switch {
 	case rt.media == mediaSocket:
 		responses["101"] = object{"description": "The connection is a WebSocket from now on."}
@@ -86,14 +94,20 @@ func (s *schemas) operation(rt route) object {
 		if rt.answer != nil {
 			s.of(rt.answer) // what data fields hold
 		}
-		responses["200"] = object{"description": "A stream.", "content": object{rt.media: object{"schema": schema}}}
-	case rt.answer == nil:
-		responses["204"] = object{"description": "Done."}
-	default:
-		responses["200"] = object{"description": "The answer.", "content": object{mediaJSON: object{"schema": s.of(rt.answer)}}}
-		if rt.method == "GET" && rt.id != "audit" {
-			responses["304"] = object{"description": "What If-None-Match names still holds."}
+		extra := []string{}
+		if rt.media == mediaText {
+			extra = []string{hubapi.TrailerError}
 		}
+		responses["200"] = object{"description": "A stream.", "headers": withHeaders(extra...), "content": object{rt.media: object{"schema": schema}}}
+	case rt.answer == nil:
+		responses["204"] = object{"description": "Done.", "headers": withHeaders()}
+	default:
+		ok := object{"description": "The answer.", "headers": withHeaders(), "content": object{mediaJSON: object{"schema": s.of(rt.answer)}}}
+		if rt.tagged() {
+			ok["headers"] = withHeaders("ETag")
+			responses["304"] = object{"description": "What If-None-Match names still holds.", "headers": withHeaders("ETag")}
+		}
+		responses["200"] = ok
 	}
 	op["responses"] = responses
 	return op

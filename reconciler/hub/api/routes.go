@@ -35,6 +35,11 @@ type route struct {
 	stream func(*exchange, http.ResponseWriter) (err error) // of other media; an error before anything is written becomes a problem
 }
 
+// tagged reports whether answers carry an ETag. The audit log is nobody's to keep.
+func (rt route) tagged() bool {
+	return rt.method == http.MethodGet && rt.stream == nil && rt.id != "audit"
+}
+
 var (
 	paramNode = param{name: "node", doc: "Name of the node.", path: true}
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,10 @@ func (w *world) check(t testing.TB, a answer) {
 	if a.StatusCode >= 400 {
 		a.problem(t)
 		w.valid(t, a, w.doc.Components.Schemas["Problem"].Value)
+		shared := slices.ContainsFunc(refusals, func(r refusal) bool { return r.status == a.StatusCode })
+		if op != nil && shared && op.Responses.Status(a.StatusCode) == nil {
+			t.Errorf("%s %s answers %d, which the document has for others only", a.Request.Method, path, a.StatusCode)
+		}
 		return
 	}
 	if op == nil {
@@ -131,6 +136,11 @@ func (w *world) check(t testing.TB, a answer) {
 	if res == nil {
 		t.Errorf("%s %s answers %d, which the document has not", a.Request.Method, path, a.StatusCode)
 		return
+	}
+	for name := range res.Value.Headers {
+		if _, announced := a.Trailer[name]; a.Header.Get(name) == "" && !announced {
+			t.Errorf("%s %s answers without %s, which the document has", a.Request.Method, path, name)
+		}
 	}
 	kind, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
 	if len(res.Value.Content) == 0 {
