@@ -201,7 +201,7 @@ func story(name string, now time.Time) wire.Status {
 		Usage:   &wire.Usage{CPU: cpu, Load: 0.5, Memory: 2<<30 + now.Unix()%9<<26, MemoryLimit: 8 << 30, Disk: 5 << 30, DiskLimit: 30 << 30, NetRx: 12345678, NetTx: 87654321},
 		Apps: []wire.App{
 			{Name: "camera", Healthy: true, Containers: []wire.Instance{
-				{Name: "camera", State: "running", Healthy: true, Since: now.Add(-26 * time.Hour).Truncate(time.Hour), Image: "registry.acme.example/camera:1.4@" + nodestate.Digest([]byte("c")), Usage: &wire.Usage{CPU: cpu / 2, Memory: 310 << 20, MemoryLimit: 512 << 20}},
+				{Name: "camera", State: "running", Healthy: true, Since: now.Add(-26 * time.Hour).Truncate(time.Hour), Image: "registry.internal.acme.example:5000/vision/pipelines/camera-inference-server:2026.11.4@" + nodestate.Digest([]byte("c")), Usage: &wire.Usage{CPU: cpu / 2, Memory: 310 << 20, MemoryLimit: 512 << 20}},
 				{Name: "uploader", State: "running", Healthy: true, Since: now.Add(-3 * time.Hour).Truncate(time.Hour), Restarts: 2, Image: "registry.acme.example/uploader@" + nodestate.Digest([]byte("u")), Usage: &wire.Usage{CPU: 0.03, Memory: 48 << 20, MemoryLimit: 64 << 20}},
 			}},
 			{Name: "mqtt", Healthy: true, Containers: []wire.Instance{{Name: "mqtt", State: "running", Healthy: true, Since: now.Add(-400 * time.Hour).Truncate(time.Hour), Image: "docker.io/library/eclipse-mosquitto@" + nodestate.Digest([]byte("m")), Usage: &wire.Usage{CPU: 0.01, Memory: 9 << 20, MemoryLimit: 64 << 20}}}},

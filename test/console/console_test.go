@@ -167,7 +167,14 @@ func node(t *testing.T) {
 	p.signIn("ana", "/nodes/line1-gw-01")
 	p.sees("#part-head", "Ready")
 	p.sees("#part-events", "Started")
-	p.awaits(`document.querySelectorAll("#part-charts svg path.line").length === 2`) // when there are two samples
+	p.awaits(`document.querySelectorAll("#part-charts svg path.line").length === 2`)
+	if !p.truth(`[...document.querySelectorAll("#part-apps tr")].every(tr => [...tr.cells].every((c, i) => {
+		const r = document.createRange();
+		r.selectNodeContents(c);
+		return i + 1 >= tr.cells.length || r.getBoundingClientRect().right <= tr.cells[i + 1].getBoundingClientRect().left + 1;
+	}))`) {
+		t.Error("what is in a cell of an instance reaches into the next one")
+	}
 
 	p.run(chromedp.Click(chromedp.CSS(`tr:nth-child(2) [data-log-open]`)))
 	p.sees("[data-log-lines]", "INFO camera/uploader")

@@ -296,6 +296,26 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestNotGranted is a node whose state, which is not yet that of Git, grants nothing: what is
+// missing is named where a person looks for it.
+func TestNotGranted(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	if a := w.ask("GET", "/nodes/mu-1", "editor", nil); !strings.Contains(a.body, "has not reported what it runs") {
+		t.Error(a.body)
+	}
+	w.Join(t, "mu-1")
+	w.report("mu-1", func(s *wire.Status) { s.Remote = nodestate.Remote{} })
+	a := w.ask("GET", "/nodes/mu-1", "editor", nil)
+	for _, want := range []string{"The state that it runs does not let the cloud read logs", "The state that it runs does not let the cloud restart apps"} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("it lacks %q:\n%s", want, a.body)
+		}
+	}
+	if strings.Contains(a.body, "<select data-log-source>") || strings.Contains(a.body, "data-log-open") {
+		t.Error("a log is offered in vain")
+	}
+}
+
 func TestStarting(t *testing.T) {
 	w := newWorld(t, opstest.Config{})
 	s, err := New(Config{Ops: w.Unstarted(), Key: bytes.Repeat([]byte{7}, 32)})

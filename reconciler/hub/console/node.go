@@ -15,11 +15,14 @@ const (
 )
 
 // nodeFrame is what of a node's page stays.
-type nodeFrame struct {
-	Name, Workspace string
-	Sources         []source // of logs
-	Logs            bool     // the node grants them
-	Known           bool     // it has said what it grants
+type nodeFrame struct{ Name, Workspace string }
+
+// nodeLog is what can be read of a node.
+type nodeLog struct {
+	Node    string
+	Sources []source
+	Refused bool // by who may see what
+	Denied  bool // by the state that the node runs
 }
 
 // source is something that prints.
@@ -48,6 +51,7 @@ type nodeApps struct {
 	Node    string
 	Apps    []appRow
 	Hidden  int
+	Logs    bool
 	Restart bool   // ops would do it
 	Why     string // not
 	Stale   bool
@@ -61,10 +65,9 @@ type appRow struct {
 
 type instanceRow struct {
 	wire.Instance
-	App   string
-	CPU   spark
-	Log   string // query of its log
-	Grant bool
+	App string
+	CPU spark
+	Log string // query of its log
 }
 
 type nodeCharts struct {
@@ -87,13 +90,12 @@ func nodePage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := nodeFrame{Name: d.Name, Workspace: d.Workspace}
 	head := nodeHead{NodeDetail: d, HasUsage: d.Usage != nil}
 	apps := nodeApps{Node: d.Name, Stale: d.Status == hubapi.Unknown}
 	charts, cpus, memory := nodeCharts{None: "No figures yet"}, 0.0, 0.0
 	if r := d.Report; r != nil {
 		head.Machine, head.State, head.Agent = &r.Machine, &r.State, &r.Agent
-		f.Known, f.Logs, cpus = true, r.Remote.Logs, float64(r.Machine.CPUs)
+		cpus = float64(r.Machine.CPUs)
 		for _, g := range []struct {
 			name string
 			on   bool
@@ -102,13 +104,12 @@ func nodePage(x *exchange) (*view, error) {
 				head.Grants = append(head.Grants, g.name)
 			}
 		}
-		apps.Apps, apps.Hidden = x.appRows(r, history)
+		apps.Apps, apps.Hidden = appRows(r, history)
 	}
 	head.Steps = steps(d)
 	apps.Restart, apps.Why = x.mayRestart(d)
-	if x.may(d.Workspace, access.Logs) {
-		f.Sources = sources(d)
-	}
+	logs := x.logOf(d)
+	apps.Logs = len(logs.Sources) > 0
 	if d.Usage != nil {
 		memory, charts.None = float64(d.Usage.MemoryLimit), "No figures in the last hour"
 	}
@@ -116,12 +117,12 @@ func nodePage(x *exchange) (*view, error) {
 		newChart("CPU", history.Node, now, cpus, func(s hubapi.Sample) float64 { return s.CPU }, cores),
 		newChart("Memory", history.Node, now, memory, func(s hubapi.Sample) float64 { return float64(s.Memory) }, func(f float64) string { return size(int64(f)) }),
 	}
-	return &view{title: d.Name, nav: "nodes", frame: "node", data: f, watch: ops.Query{Node: d.Name}, parts: []part{
-		{"head", head}, {"apps", apps}, {"charts", charts}, {"events", eventsList{Items: events.Items, OneNode: true}},
+	return &view{title: d.Name, nav: "nodes", frame: "node", data: nodeFrame{d.Name, d.Workspace}, watch: ops.Query{Node: d.Name}, parts: []part{
+		{"head", head}, {"apps", apps}, {"log", logs}, {"charts", charts}, {"events", eventsList{Items: events.Items, OneNode: true}},
 	}}, nil
 }
 
-func (x *exchange) appRows(r *wire.Status, history hubapi.Metrics) (rows []appRow, hidden int) {
+func appRows(r *wire.Status, history hubapi.Metrics) (rows []appRow, hidden int) {
 	shown := 0
 	for _, a := range r.Apps {
 		row := appRow{App: a}
@@ -130,7 +131,7 @@ func (x *exchange) appRows(r *wire.Status, history hubapi.Metrics) (rows []appRo
 				hidden++
 				continue
 			}
-			row.Containers = append(row.Containers, instanceRow{Instance: c, App: a.Name, CPU: newSpark(history.Instances[a.Name+"/"+c.Name]), Log: logQuery(a.Name, c.Name), Grant: r.Remote.Logs})
+			row.Containers = append(row.Containers, instanceRow{Instance: c, App: a.Name, CPU: newSpark(history.Instances[a.Name+"/"+c.Name]), Log: logQuery(a.Name, c.Name)})
 		}
 		rows = append(rows, row)
 	}
@@ -145,7 +146,7 @@ func (x *exchange) mayRestart(d hubapi.NodeDetail) (bool, string) {
 	case d.Report == nil:
 		return false, ""
 	case !d.Report.Remote.Restart:
-		return false, "Its state in Git does not let the cloud restart apps. Write remote: restart: true into the node and merge it."
+		return false, "The state that it runs does not let the cloud restart apps. Write remote: restart: true into the node, merge it, and wait until the node runs it."
 	case !d.Connected:
 		return false, "It is not connected, so nothing can be asked of it now."
 	}
@@ -175,24 +176,38 @@ func steps(d hubapi.NodeDetail) []step {
 	return out
 }
 
-// sources are what logs can be had of: each container, each app with several, and the agent.
-func sources(d hubapi.NodeDetail) (out []source) {
-	if d.Report == nil {
-		return nil
+// logOf says what can be read of a node, or what is in the way.
+func (x *exchange) logOf(d hubapi.NodeDetail) nodeLog {
+	l := nodeLog{Node: d.Name}
+	switch {
+	case !x.may(d.Workspace, access.Logs):
+		l.Refused = true
+	case d.Report == nil:
+	case !d.Report.Remote.Logs:
+		l.Denied = true
+	default:
+		l.Sources = sources(d.Report)
 	}
-	for _, a := range d.Report.Apps {
-		if len(a.Containers) > 1 {
+	return l
+}
+
+// sources are what logs can be had of: each container that is shown, each app with several,
+// and the agent.
+func sources(r *wire.Status) (out []source) {
+	shown := 0
+	for _, a := range r.Apps {
+		if len(a.Containers) > 1 && shown < nodeInstances {
 			out = append(out, source{clip(60, a.Name) + " – all containers", logQuery(a.Name, "")})
 		}
 		for _, c := range a.Containers {
+			if shown++; shown > nodeInstances {
+				break
+			}
 			title := clip(60, a.Name)
 			if c.Name != a.Name {
 				title += " / " + clip(60, c.Name)
 			}
 			out = append(out, source{title, logQuery(a.Name, c.Name)})
-			if len(out) >= nodeInstances {
-				return out
-			}
 		}
 	}
 	return append(out, source{"the agent", "agent=true"})

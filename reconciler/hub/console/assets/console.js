@@ -109,15 +109,22 @@
     }
   });
 
+  // --- what people did to a part stays when it changes: a fold that is open, a choice, a question ---
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name) => name !== "open" && name !== "selected",
+    beforeNodeMorphed: (old) => !old.matches?.("[popover]:popover-open"),
+  });
+
   // --- the log ---
-  const bar = document.querySelector("[data-log]");
+  const log = document.querySelector("[data-log]");
   let openLog = () => {};
-  if (bar) {
-    const part = (name) => document.querySelector("[data-log-" + name + "]");
-    const box = part("lines"), state = part("state"), source = part("source"), start = part("start"), follow = part("follow"), previous = part("previous"), wrap = part("wrap");
+  if (log) {
+    const part = (name) => log.querySelector("[data-log-" + name + "]");
+    const box = part("lines"), state = part("state"), start = part("start"), follow = part("follow"), previous = part("previous"), wrap = part("wrap");
     const most = 5000; // lines that are kept
-    let stream = null, waiting = [], tail = "", drawn = 0;
+    let stream = null, waiting = [], tail = "", drawn = 0, at = 0;
     const say = (text) => { state.textContent = text; };
+    const toEnd = () => { box.scrollTop = box.scrollHeight; at = box.scrollTop; };
     const draw = () => {
       drawn = 0;
       const lines = (tail + waiting.join("")).split("\n");
@@ -132,7 +139,7 @@
       }
       box.append(fresh);
       while (box.childElementCount > most) box.firstElementChild.remove();
-      if (follow.checked) box.scrollTop = box.scrollHeight;
+      if (follow.checked) toEnd();
     };
     const stop = (text) => {
       stream?.close();
@@ -142,12 +149,14 @@
       say(text);
     };
     const begin = () => {
+      const source = part("source"); // it comes with what the node reports
+      if (!source) return;
       stream?.close();
       box.replaceChildren();
-      waiting = []; tail = "";
+      waiting = []; tail = ""; at = 0;
       say("Connecting …");
       start.textContent = "Stop";
-      const s = stream = new EventSource(bar.dataset.log + "?" + source.value + (previous.checked ? "&previous=true" : ""));
+      const s = stream = new EventSource(log.dataset.log + "?" + source.value + (previous.checked ? "&previous=true" : ""));
       const take = (name, f) => s.addEventListener(name, (e) => { if (stream === s) f(e); });
       take("open", () => { if (s.readyState === 1) say(previous.checked ? "Reading …" : "Live"); });
       take("lines", (e) => { waiting.push(JSON.parse(e.data)); drawn ||= requestAnimationFrame(draw); });
@@ -156,15 +165,24 @@
       take("error", () => { stop("The log broke off: the hub cannot be reached. Show it again when it is back."); later(0); });
     };
     start.addEventListener("click", () => { if (stream) stop("Stopped"); else begin(); });
-    for (const x of [source, previous]) x.addEventListener("change", begin);
-    wrap.addEventListener("change", () => box.classList.toggle("wrap", wrap.checked));
-    follow.addEventListener("change", () => { if (follow.checked) box.scrollTop = box.scrollHeight; });
-    box.addEventListener("wheel", (e) => { if (e.deltaY < 0) follow.checked = false; }, { passive: true });
+    log.addEventListener("change", (e) => { if (e.target === previous || e.target === part("source")) begin(); });
+    wrap.addEventListener("change", () => { box.classList.toggle("wrap", wrap.checked); if (follow.checked) toEnd(); });
+    follow.addEventListener("change", () => { if (follow.checked) toEnd(); });
+    // whoever scrolls up, by whatever means, wants to read; at the end again, to follow
+    box.addEventListener("scroll", () => {
+      const below = box.scrollHeight - box.clientHeight - box.scrollTop;
+      if (box.scrollTop < at && below > 1) follow.checked = false;
+      else if (below < 40) follow.checked = true;
+      at = box.scrollTop;
+    }, { passive: true });
     openLog = (q) => {
+      const source = part("source");
+      if (!source) return;
       source.value = q;
       previous.checked = false;
+      follow.checked = true;
       begin();
-      document.getElementById("log").scrollIntoView({ block: "start" });
+      log.scrollIntoView({ block: "start" });
       box.focus({ preventScroll: true });
     };
   }
