@@ -105,7 +105,7 @@ func (q Query) matcher() (*matcher, error) {
 		}
 		sel, err := labels.Parse(q.Labels)
 		if err != nil {
-			return nil, fmt.Errorf("%w: selector %q: %v", ErrQuery, text(q.Labels, 200), err)
+			return nil, fmt.Errorf("%w: selector %q: %v; write it as kubectl does: site=munich,line!=2,role in (gateway,plc)", ErrQuery, text(q.Labels, 200), err)
 		}
 		m.selector = sel
 	}
