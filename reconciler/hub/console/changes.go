@@ -8,7 +8,10 @@ import (
 	"selvedge/schema/hubapi"
 )
 
-const changeNodes = 1000
+const (
+	changesSize = 30
+	changeNodes = 1000
+)
 
 type changesList struct {
 	Items []hubapi.Change
@@ -16,11 +19,11 @@ type changesList struct {
 }
 
 func changesPage(x *exchange) (*view, error) {
-	l, err := x.c.Ops.Changes(x.r.Context(), x.caller, 30, x.param("continue"))
+	l, err := x.c.Ops.Changes(x.r.Context(), x.caller, changesSize, x.param("continue"))
 	if err != nil {
 		return nil, err
 	}
-	return &view{title: "Changes", nav: "changes", frame: "changes", every: 2 * time.Second, parts: []part{{"list", changesList{l.Items, x.pager(len(l.Items), l.Total, l.Continue)}}}}, nil
+	return &view{title: "Changes", nav: "changes", frame: "changes", every: 2 * time.Second, parts: []part{{"list", changesList{l.Items, x.pager(len(l.Items), changesSize, l.Total, l.Continue)}}}}, nil
 }
 
 type changeDetail struct {

@@ -18,6 +18,7 @@ const (
 	fleetEvents     = 6
 	fleetWorkspaces = 200
 	fleetProblems   = 50
+	fleetConditions = 12 // nodes name them
 )
 
 type fleetTotals struct {
@@ -30,6 +31,7 @@ type fleetTrouble struct {
 	Nodes      []hubapi.Node
 	More       int
 	Conditions []count
+	Other      int // conditions that are not shown
 	Problems   []roster.Problem
 	Hidden     int
 }
@@ -83,6 +85,9 @@ func fleetPage(x *exchange) (*view, error) {
 		trouble.Conditions = append(trouble.Conditions, count{name, n, "/nodes?condition=" + escape(name)})
 	}
 	slices.SortFunc(trouble.Conditions, func(a, b count) int { return cmp.Or(b.N-a.N, cmp.Compare(a.Name, b.Name)) })
+	if n := len(trouble.Conditions) - fleetConditions; n > 0 {
+		trouble.Conditions, trouble.Other = trouble.Conditions[:fleetConditions], n
+	}
 	v := &view{title: "Fleet", nav: "fleet", frame: "fleet", every: 2 * time.Second} // a commit alone wakes no watch
 	v.parts = []part{
 		{"empty", sum},

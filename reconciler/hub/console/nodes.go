@@ -1,7 +1,9 @@
 package console
 
 import (
+	"maps"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,44 +42,98 @@ func (x *exchange) link(pairs ...string) string {
 			q.Set(pairs[i], pairs[i+1])
 		}
 	}
-	path := strings.TrimPrefix(x.r.URL.EscapedPath(), "/live")
+	to := strings.TrimPrefix(x.r.URL.EscapedPath(), "/live")
 	if len(q) == 0 {
-		return path
+		return to
 	}
-	return path + "?" + q.Encode()
+	return to + "?" + q.Encode()
 }
 
 // pager says where in a list a page stands.
 type pager struct {
-	From, To, Total int
-	First, Next     string // links; empty: none
+	From, To, Total       int
+	First, Previous, Next string // links; empty: none
 }
 
-func (x *exchange) pager(items, total int, cont string) pager {
+// pager makes the links of a page of a list, of at most limit items. Tokens lead forward only,
+// so each link carries those of the pages before it, as many as fit.
+func (x *exchange) pager(items, limit, total int, cont string) pager {
+	here, before := x.param("continue"), x.param("before")
 	from, err := strconv.Atoi(x.param("from")) // only told: continue is what counts
-	if err != nil || from < 0 || from > total || x.param("continue") == "" {
+	if err != nil || from < 0 || from > total || here == "" {
 		from = 0
 	}
 	p := pager{From: from + 1, To: min(from+items, total), Total: total}
 	if items == 0 {
 		p.From = 0
 	}
-	if x.param("continue") != "" {
-		p.First = x.link("continue", "", "from", "")
+	if here != "" {
+		p.First = x.link("continue", "", "from", "", "before", "")
+	}
+	if back, last, ok := cutLast(before); here != "" && ok {
+		p.Previous = x.link("continue", last, "from", strconv.Itoa(max(0, from-limit)), "before", back)
 	}
 	if cont != "" {
-		p.Next = x.link("continue", cont, "from", strconv.Itoa(from+items))
+		trail := before + "." + here // the first page's is empty
+		for len(trail) > maxParam {
+			_, trail, _ = strings.Cut(trail[1:], ".")
+			trail = "." + trail
+		}
+		p.Next = x.link("continue", cont, "from", strconv.Itoa(from+items), "before", trail)
 	}
 	return p
+}
+
+// cutLast takes the last token off a trail, in which each has a dot in front.
+func cutLast(trail string) (rest, last string, ok bool) {
+	i := strings.LastIndexByte(trail, '.')
+	if i < 0 {
+		return trail, "", false
+	}
+	return trail[:i], trail[i+1:], true
 }
 
 // nodesForm is the filter as it was sent.
 type nodesForm struct {
 	Status, Workspace, Labels, App, Search, Condition, Sort string
 	States                                                  []string
-	Workspaces                                              []hubapi.WorkspaceSummary
+	Places                                                  places
 	Apps                                                    []string
-	Any                                                     bool
+}
+
+// places are what can be chosen: workspaces, and folders, as PATH/*, which hold what is below.
+type places struct {
+	Chosen              string
+	Folders, Workspaces []string
+}
+
+const maxPlaces = 1000
+
+// placesIn are those with nodes, and what is chosen already.
+func placesIn(sum hubapi.Summary, chosen string) places {
+	p := places{Chosen: chosen}
+	folders := map[string]bool{}
+	for _, w := range sum.Workspaces[:min(maxPlaces, len(sum.Workspaces))] {
+		p.Workspaces = append(p.Workspaces, w.Path)
+		for dir := path.Dir(w.Path); strings.Contains(dir, "/"); dir = path.Dir(dir) {
+			folders[dir+"/*"] = true
+		}
+	}
+	if _, folder := placeOf(chosen); folder != "" {
+		folders[chosen] = true
+	} else if chosen != "" && !slices.Contains(p.Workspaces, chosen) {
+		p.Workspaces = append(p.Workspaces, chosen)
+	}
+	p.Folders = slices.Sorted(maps.Keys(folders))
+	return p
+}
+
+// placeOf is the workspace or the folder that was chosen.
+func placeOf(chosen string) (workspace, folder string) {
+	if dir, ok := strings.CutSuffix(chosen, "/*"); ok {
+		return "", dir
+	}
+	return chosen, ""
 }
 
 type nodesList struct {
@@ -100,15 +156,13 @@ func nodesPage(x *exchange) (*view, error) {
 	f := nodesForm{Status: x.param("status"), Workspace: x.param("workspace"), Labels: x.param("labels"), App: x.param("app"), Search: x.param("q"), Condition: x.param("condition"),
 		Sort: x.param("sort"), States: []string{string(hubapi.Ready), string(hubapi.NotReady), string(hubapi.Unknown), string(hubapi.Waiting)}}
 	q := ops.Query{Workspace: f.Workspace, Labels: f.Labels, App: f.App, Search: f.Search, Condition: f.Condition, Sort: f.Sort, Limit: pageSize, Continue: x.param("continue")}
-	if strings.HasSuffix(f.Workspace, "/*") {
-		q.Workspace, q.Folder = "", strings.TrimSuffix(f.Workspace, "/*")
-	}
+	q.Workspace, q.Folder = placeOf(f.Workspace)
 	if f.Status != "" {
 		q.Status = []hubapi.Readiness{hubapi.Readiness(f.Status)}
 	}
-	f.Any = f.Status != "" || f.Workspace != "" || f.Labels != "" || f.App != "" || f.Search != "" || f.Condition != ""
+	anything := f.Status != "" || f.Workspace != "" || f.Labels != "" || f.App != "" || f.Search != "" || f.Condition != ""
 	list, err := x.c.Ops.Nodes(ctx, x.caller, q)
-	out := nodesList{Any: f.Any, Clear: "/nodes"}
+	out := nodesList{Any: anything, Clear: "/nodes"}
 	if p := problemOf(err); p != nil && p.Reason == hubapi.ReasonInvalid {
 		out.Problem, err = p, nil // of the filter: it stays to be mended
 		q = ops.Query{Node: "-"}
@@ -116,7 +170,7 @@ func nodesPage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Items, out.Pager, out.Columns = list.Items, x.pager(len(list.Items), list.Total, list.Continue), x.columns(f.Sort)
+	out.Items, out.Pager, out.Columns = list.Items, x.pager(len(list.Items), pageSize, list.Total, list.Continue), x.columns(f.Sort)
 	v := &view{title: "Nodes", nav: "nodes", frame: "nodes", watch: q, parts: []part{{"list", out}}}
 	v.watch.Limit, v.watch.Continue, v.watch.Sort = 0, "", ""
 	if strings.HasPrefix(x.r.URL.Path, "/live/") {
@@ -126,10 +180,7 @@ func nodesPage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Workspaces = sum.Workspaces
-	if len(f.Workspaces) > 1000 {
-		f.Workspaces = f.Workspaces[:1000]
-	}
+	f.Places = placesIn(sum, f.Workspace)
 	apps, err := x.c.Ops.Apps(ctx, x.caller, ops.Query{Limit: 500})
 	if err != nil {
 		return nil, err
@@ -167,7 +218,7 @@ func (x *exchange) columns(by string) []column {
 				to = "-" + to
 			}
 		}
-		c.Href = x.link("sort", to, "continue", "", "from", "")
+		c.Href = x.link("sort", to, "continue", "", "from", "", "before", "")
 	}
 	return out
 }
