@@ -204,6 +204,22 @@ func TestWhoLooksOn(t *testing.T) {
 	}
 }
 
+// TestHtmx asks as the page's script does: what goes wrong is a notice beside the page, and
+// whoever has to sign in comes back to where they were.
+func TestHtmx(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	a := w.ask("GET", "/nodes/nowhere", "root", nil, "Hx-Request", "true")
+	h := a.Header
+	if a.StatusCode != http.StatusNotFound || strings.Contains(a.body, "<html") || !strings.Contains(a.body, "data-notice") || h.Get("Hx-Retarget") != "#notices" || h.Get("Hx-Reswap") != "beforeend" || h.Get("Hx-Push-Url") != "false" {
+		t.Errorf("%d %v %s", a.StatusCode, h, a.body)
+	}
+	for current, want := range map[string]string{"https://hub.example/nodes?q=a": "/login?next=%2Fnodes%3Fq%3Da", "https://hub.example/": "/login", "https://evil.example//evil.example": "/login", "": "/login"} {
+		if a := w.ask("GET", "/nodes", "", nil, "Hx-Request", "true", "Hx-Current-Url", current); a.StatusCode != http.StatusUnauthorized || a.Header.Get("Hx-Redirect") != want {
+			t.Errorf("%s: %d %s", current, a.StatusCode, a.Header.Get("Hx-Redirect"))
+		}
+	}
+}
+
 func TestPacked(t *testing.T) {
 	w := newWorld(t, opstest.Config{})
 	css := w.files.path("console.css")
@@ -224,6 +240,9 @@ func TestPacked(t *testing.T) {
 	}
 	if a := w.ask("GET", css, "", nil); a.StatusCode != 200 || !strings.Contains(a.Header.Get("Cache-Control"), "immutable") {
 		t.Errorf("%d %v", a.StatusCode, a.Header)
+	}
+	if a := w.ask("GET", "/favicon.ico", "", nil); a.StatusCode != 200 || strings.Contains(a.Header.Get("Cache-Control"), "immutable") {
+		t.Errorf("an address without a hash, kept for good: %d %v", a.StatusCode, a.Header)
 	}
 	if a := w.ask("GET", "/assets/"+w.files.hash+"/..%2fconsole.go", "", nil); a.StatusCode != http.StatusNotFound {
 		t.Errorf("a file that is none: %d", a.StatusCode)

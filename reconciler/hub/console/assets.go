@@ -57,19 +57,19 @@ func asset(x *exchange, w http.ResponseWriter) error {
 	if !ok || x.r.PathValue("hash") != x.files.hash {
 		return &hubapi.Problem{Title: "Not found", Status: http.StatusNotFound, Reason: hubapi.ReasonNotFound, Detail: "the console was replaced by another version; load the page anew"}
 	}
-	x.give(w, name, b)
+	x.give(w, name, b, "public, max-age=31536000, immutable")
 	return nil
 }
 
 func favicon(x *exchange, w http.ResponseWriter) error {
-	x.give(w, "icon.svg", x.files.byName["icon.svg"])
+	x.give(w, "icon.svg", x.files.byName["icon.svg"], "public, max-age=3600") // its address tells no version
 	return nil
 }
 
-func (x *exchange) give(w http.ResponseWriter, name string, b []byte) {
+func (x *exchange) give(w http.ResponseWriter, name string, b []byte, keep string) {
 	h := w.Header()
 	h.Set("Content-Type", mediaTypes[path.Ext(name)])
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Cache-Control", keep)
 	h.Set("Vary", "Accept-Encoding")
 	if small, ok := x.files.packed[name]; ok && packs(x.r) {
 		h.Set("Content-Encoding", "gzip")

@@ -216,24 +216,32 @@ func (x *exchange) refuse(w http.ResponseWriter, err error) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="selvedge"`)
 		http.Error(w, p.Detail, http.StatusUnauthorized)
 	case !page:
-		w.Header().Set("Hx-Redirect", "/login")
+		here, err := url.Parse(x.r.Header.Get("Hx-Current-Url"))
+		if err != nil {
+			here = &url.URL{Path: "/"}
+		}
+		w.Header().Set("Hx-Redirect", x.loginFrom(here.RequestURI()))
 		http.Error(w, "sign in first", http.StatusUnauthorized)
 	case x.arrived():
 		x.again(w)
 	default:
-		q := url.Values{}
-		if next := x.r.URL.RequestURI(); next != "/" {
-			q.Set("next", next)
-		}
-		if _, err := x.r.Cookie(cookie); err == nil {
-			q.Set("ended", "1")
-		}
-		to := "/login"
-		if len(q) > 0 {
-			to += "?" + q.Encode()
-		}
-		http.Redirect(w, x.r, to, http.StatusSeeOther)
+		http.Redirect(w, x.r, x.loginFrom(x.r.URL.RequestURI()), http.StatusSeeOther)
 	}
+}
+
+// loginFrom is where to sign in and come back from.
+func (x *exchange) loginFrom(page string) string {
+	q := url.Values{}
+	if to := next(page); to != "/" {
+		q.Set("next", to)
+	}
+	if _, err := x.r.Cookie(cookie); err == nil {
+		q.Set("ended", "1")
+	}
+	if len(q) == 0 {
+		return "/login"
+	}
+	return "/login?" + q.Encode()
 }
 
 // arrived reports whether a link on another site led here. The browser then leaves the cookie

@@ -54,6 +54,10 @@
     heard = Date.now();
     for (const e of [page, ...page.querySelectorAll("[sse-swap]")]) htmx.trigger(e, "htmx:afterProcessNode"); // where the extension begins
   };
+  // the page to sign in is shown to who is not: the others look whether they still are
+  const tabs = new BroadcastChannel("selvedge");
+  tabs.onmessage = () => { if (!document.querySelector(".login")) later(0); };
+  if (document.querySelector(".login")) tabs.postMessage("signed out");
   on("htmx:sendError", () => later(0));
   addEventListener("offline", () => later(0));
   addEventListener("online", () => later(0));
