@@ -101,8 +101,7 @@ func stretches(samples []hubapi.Sample) iter.Seq[[]hubapi.Sample] {
 	}
 }
 
-// polyline is the path through samples. One alone is a line of no length, which round ends
-// make a dot.
+// polyline is the path through samples. One alone is a short dash, so that it is seen.
 func polyline(samples []hubapi.Sample, x, y func(hubapi.Sample) float64) string {
 	var b strings.Builder
 	for i, s := range samples {
@@ -113,7 +112,7 @@ func polyline(samples []hubapi.Sample, x, y func(hubapi.Sample) float64) string 
 		fmt.Fprintf(&b, "%s%.1f %.1f", verb, x(s), y(s))
 	}
 	if len(samples) == 1 {
-		b.WriteString("h0")
+		b.WriteString("h-3")
 	}
 	return b.String()
 }

@@ -16,7 +16,7 @@ func TestChart(t *testing.T) {
 		return hubapi.Sample{Time: now.Add(-time.Duration(minutes) * time.Minute), CPU: v}
 	}
 	c := newChart("CPU", []hubapi.Sample{at(90, 9), at(60, 1), at(59, 2), at(30, 1), at(29, 4), at(0, 0)}, now, 4, cpu, cores)
-	if c.Line != "M0.0 75.0L10.0 50.0M300.0 75.0L310.0 0.0M600.0 100.0h0" || c.Span != 60 || c.Top != "4" || c.Half != "2" || c.Now != "0" || c.Most != "4" {
+	if c.Line != "M0.0 75.0L10.0 50.0M300.0 75.0L310.0 0.0M600.0 100.0h-3" || c.Span != 60 || c.Top != "4" || c.Half != "2" || c.Now != "0" || c.Most != "4" {
 		t.Errorf("gaps break the line, and what is old does not count: %+v", c)
 	}
 	if strings.Count(c.Area, "Z") != 3 {
@@ -40,7 +40,7 @@ func TestChart(t *testing.T) {
 	if c := newChart("CPU", []hubapi.Sample{at(90, 1)}, now, 4, cpu, cores); c.Line != "" || c.Now != "–" {
 		t.Errorf("there is no figure in the last hour: %+v", c)
 	}
-	if s := newSpark([]hubapi.Sample{at(60, 2), at(59, 2), at(30, 1), at(1, 2), at(0, 2)}); strings.Count(s.Line, "M") != 3 || strings.Count(s.Line, "h0") != 1 {
-		t.Errorf("gaps break the small line, too, and a sample alone is a dot: %+v", s)
+	if s := newSpark([]hubapi.Sample{at(60, 2), at(59, 2), at(30, 1), at(1, 2), at(0, 2)}); strings.Count(s.Line, "M") != 3 || strings.Count(s.Line, "h-3") != 1 {
+		t.Errorf("gaps break the small line, too, and a sample alone is a dash: %+v", s)
 	}
 }
