@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -239,4 +241,98 @@ func TestSlowWatch(t *testing.T) {
 	case <-time.After(patience * 15 * time.Second):
 		t.Error("a watch that was slow does not catch up")
 	}
+}
+
+// lazy opens pages of the console on connections that take little in advance.
+func (b *bed) lazy(path string) io.Reader {
+	b.t.Helper()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err == nil {
+			err = c.(*net.TCPConn).SetReadBuffer(64 << 10)
+		}
+		return c, err
+	}}
+	b.t.Cleanup(transport.CloseIdleConnections)
+	req, err := http.NewRequestWithContext(b.t.Context(), "GET", b.url+path, nil)
+	must(b.t, err)
+	req.Header.Set("Authorization", "Bearer "+b.tokens["ana"])
+	res, err := transport.RoundTrip(req)
+	must(b.t, err)
+	b.t.Cleanup(func() { res.Body.Close() })
+	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
+		b.t.Fatal(path, res.Status)
+	}
+	return res.Body
+}
+
+// finds reads on until something comes.
+func (b *bed) finds(in io.Reader, what string) {
+	b.t.Helper()
+	found := make(chan error, 1)
+	go func() {
+		lines := bufio.NewReaderSize(in, 256<<10)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil || strings.Contains(line, what) {
+				found <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-found:
+		if err != nil {
+			b.t.Errorf("a page that was slow was ended: %v", err)
+		}
+	case <-time.After(patience * 40 * time.Second):
+		b.t.Errorf("a page that was slow does not come to %q", what)
+	}
+}
+
+// TestSlowPages opens pages of the console, and logs in them, and reads nothing while the fleet
+// reports and the logs pour: nodes are held back, and afterwards all goes on.
+func TestSlowPages(t *testing.T) {
+	n := crowd(t)
+	b := newBed(t, n)
+	var poured atomic.Int64
+	b.swarm(swarm.Config{Granted: everything, Interval: 250 * time.Millisecond, Rate: 2000, Runs: 1,
+		Logs: func(_ context.Context, _ wire.LogsRequest, w io.Writer) error {
+			text := []byte(strings.Repeat("a line of it\n", 400))
+			for {
+				if _, err := w.Write(text); err != nil {
+					return err
+				}
+				poured.Add(int64(len(text)))
+			}
+		}})
+	b.until(30*time.Second, "all to be heard of", func() bool { return b.ready(time.Time{}) == n })
+	before := rss(t, b.hub.Process.Pid)
+	var pages, logs []io.Reader
+	for range 4 {
+		for _, path := range []string{"/live/", "/live/nodes", "/live/nodes/node-1"} {
+			pages = append(pages, b.lazy(path))
+		}
+		logs = append(logs, b.lazy("/nodes/node-0/log?agent=true"))
+	}
+	b.until(10*time.Second, "logs to begin", func() bool { return poured.Load() > 1<<20 })
+	last, since := int64(-1), time.Now()
+	b.until(60*time.Second, "the node to be held back", func() bool {
+		if now := poured.Load(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 2*time.Second
+	})
+	if grown := rss(t, b.hub.Process.Pid) - before; grown > 100<<20 {
+		t.Errorf("the hub grew by %d MB for pages that read nothing", grown>>20)
+	}
+	asked := time.Now()
+	if code, _ := b.ask("GET", "/nodes", b.tokens["ana"], nil); code != 200 || time.Since(asked) > patience*5*time.Second {
+		t.Errorf("other pages meanwhile: %d after %v", code, time.Since(asked))
+	}
+	b.change("node-1", func(x *roster.Node) { x.Labels = map[string]string{"slow": "reader"} })
+	b.finds(pages[len(pages)-2], "slow=reader") // of all nodes
+	b.finds(pages[len(pages)-1], "slow=reader") // of that node
+	go io.Copy(io.Discard, logs[0])             // ends with the test
+	b.until(40*time.Second, "the node to send more", func() bool { return poured.Load() > last })
 }
