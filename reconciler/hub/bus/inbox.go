@@ -17,7 +17,11 @@ const (
 	// floodDrops within floodTime end a node's connection.
 	floodDrops = 20000
 	floodTime  = 10 * time.Second
-	maxReport  = wire.MaxMessage
+	// oddTime is how long a node may speak that is not known to be connected, until a count is
+	// asked for, and oddPause is between two such.
+	oddTime   = 5 * time.Second
+	oddPause  = 30 * time.Second
+	maxReport = wire.MaxMessage
 )
 
 // inbox takes what nodes report and hands it on: each node in turn, whatever it sends. It
@@ -26,6 +30,7 @@ type inbox struct {
 	status, events func(node string, data []byte)
 	presence       func(node string, connected bool)
 	flood          func(node string) // told once in a while of a node that sends far too much
+	odd            func()            // told now and then that nodes speak that are not known to be connected
 	count          *counters
 
 	mu    sync.Mutex
@@ -33,6 +38,7 @@ type inbox struct {
 	queue []string // nodes to hand on, in order
 	late  []string // nodes that were handed on a moment ago
 	wake  chan struct{}
+	asked time.Time // odd was told
 }
 
 // slot is what waits of one node.
@@ -43,6 +49,7 @@ type slot struct {
 	told      bool
 	where     byte // 0: in no list, or 'q', 'l'
 	last      time.Time
+	odd       time.Time // since when it speaks though it is not connected
 
 	drops int
 	since time.Time
@@ -50,7 +57,7 @@ type slot struct {
 
 func newInbox(c *counters) *inbox {
 	return &inbox{count: c, slots: map[string]*slot{}, wake: make(chan struct{}, 1),
-		status: func(string, []byte) {}, events: func(string, []byte) {}, presence: func(string, bool) {}, flood: func(string) {}}
+		status: func(string, []byte) {}, events: func(string, []byte) {}, presence: func(string, bool) {}, flood: func(string) {}, odd: func() {}}
 }
 
 // take keeps one message until it is handed on. It never waits.
@@ -86,6 +93,10 @@ func (in *inbox) take(subject string, data []byte) {
 	}
 	now := time.Now()
 	flood := dropped && s.drop(now)
+	odd := s.isOdd(now) && now.Sub(in.asked) > oddPause
+	if odd {
+		in.asked = now
+	}
 	if s.where == 0 {
 		if now.Sub(s.last) < perNode {
 			in.late, s.where = append(in.late, node), 'l'
@@ -97,6 +108,18 @@ func (in *inbox) take(subject string, data []byte) {
 	if flood {
 		in.flood(node)
 	}
+	if odd {
+		in.odd()
+	}
+}
+
+// isOdd tells that a node has been speaking for a while though it is not connected: its
+// connection was not told, or an end that was none.
+func (s *slot) isOdd(now time.Time) bool {
+	if !s.connected && s.odd.IsZero() {
+		s.odd = now
+	}
+	return !s.connected && now.Sub(s.odd) > oddTime
 }
 
 // drop counts a dropped message, and tells whether that is enough.
@@ -113,7 +136,7 @@ func (in *inbox) connected(node string, is bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	s := in.slot(node)
-	s.connected = is
+	s.connected, s.odd = is, time.Time{}
 	if s.where != 'q' {
 		in.enqueue(node, s) // it may stand in late, too: handed on twice, the second time with nothing
 	}

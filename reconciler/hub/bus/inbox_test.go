@@ -117,6 +117,31 @@ func TestNewestStatusArrives(t *testing.T) {
 	}
 }
 
+// TestOdd: who speaks for a while and is not there has connections counted, now and then.
+func TestOdd(t *testing.T) {
+	var c counters
+	in := newInbox(&c)
+	asked := 0
+	in.odd = func() { asked++ }
+	say := func(want int) {
+		t.Helper()
+		if in.take("n.a.st", nil); asked != want {
+			t.Errorf("asked %d times, not %d", asked, want)
+		}
+	}
+	say(0) // its connection may be told any moment
+	in.slots["a"].odd = time.Now().Add(-time.Minute)
+	say(1)
+	say(1)
+	in.asked = time.Now().Add(-time.Minute)
+	say(2)
+	in.connected("a", true)
+	in.asked = time.Now().Add(-time.Minute)
+	say(2)
+	in.connected("a", false)
+	say(2) // it was on the way
+}
+
 func TestWhatIsNoReport(t *testing.T) {
 	var c counters
 	in := newInbox(&c)

@@ -125,6 +125,7 @@ func (p *presence) current(node string) (connID, bool) {
 func (b *Bus) listen(ctx context.Context, l *links) error {
 	p := b.presence
 	b.inbox.presence = p.changed
+	b.inbox.odd = p.again
 	b.inbox.flood = func(node string) {
 		b.log.Warn("a node sends far too much and is cut off", "node", node)
 		p.kickNode(node)

@@ -112,6 +112,26 @@ func TestShortConnections(t *testing.T) {
 	poll(t, "all but the last to be gone", func() bool { return h.presence.count() == 1 })
 }
 
+// TestWhoSpeaksIsThere loses all that was told of a connection, and needs the node's own reports
+// to bring it back.
+func TestWhoSpeaksIsThere(t *testing.T) {
+	h := start(t, Config{})
+	n := join(t, h, "a")
+	poll(t, "the counts at the start", func() bool {
+		h.presence.mu.Lock()
+		defer h.presence.mu.Unlock()
+		return len(h.presence.silent) == 1 && len(h.presence.recount) == 0
+	})
+	id, _ := h.presence.current("a")
+	h.presence.remove(id)
+	h.untilThere(t, "a", false)
+	poll(t, "it to be back", func() bool {
+		n.Publish(wire.StatusSubject("a"), []byte("x"))
+		return h.presence.count() == 1
+	})
+	h.untilThere(t, "a", true)
+}
+
 func TestServerThatEndsTakesItsNodes(t *testing.T) {
 	h := start(t, Config{})
 	join(t, h, "a")
