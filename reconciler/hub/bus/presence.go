@@ -25,9 +25,12 @@ const (
 	doubtTime       = 3 * time.Second
 	sharedDoubtTime = 90 * time.Second
 	// takeovers of a connection within takeoverTime are no longer a network that changes,
-	// but two machines that take the name from each other.
+	// but two machines that take the name from each other: they do so every few seconds, and a
+	// link that breaks without a word is noticed after 40 seconds at the earliest. warnTime
+	// passes before it is told of the same node again.
 	takeovers    = 3
-	takeoverTime = 5 * time.Minute
+	takeoverTime = time.Minute
+	warnTime     = 5 * time.Minute
 	// maxSilent looks, lookTime apart, without a word of a server mean that it and its
 	// connections are gone: it gives its statistics every 10 seconds. Looks are counted, not
 	// time: a process that was stopped for a while did not listen.
@@ -328,7 +331,7 @@ func (p *presence) add(id connID, c connection, live bool) {
 func (p *presence) takeover(node string, now time.Time) bool {
 	kept := slices.DeleteFunc(p.taken[node], func(t time.Time) bool { return now.Sub(t) > takeoverTime })
 	p.taken[node] = append(kept, now)
-	if len(p.taken[node]) < takeovers || now.Sub(p.warned[node]) < takeoverTime {
+	if len(p.taken[node]) < takeovers || now.Sub(p.warned[node]) < warnTime {
 		return false
 	}
 	p.warned[node] = now
@@ -416,7 +419,7 @@ func (p *presence) sweep(now time.Time) {
 	}
 	maps.DeleteFunc(p.ended, func(_ connID, t time.Time) bool { return now.Sub(t) > endedTime })
 	for node, t := range p.warned {
-		if now.Sub(t) > takeoverTime {
+		if now.Sub(t) > warnTime {
 			delete(p.warned, node)
 		}
 	}
