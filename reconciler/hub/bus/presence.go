@@ -306,8 +306,12 @@ func (p *presence) add(id connID, c connection, live bool) {
 		return
 	}
 	p.conns[id] = &c
-	ids := append(p.nodes[c.node], id)
-	slices.SortStableFunc(ids, func(x, y connID) int { return p.conns[x].start.Compare(p.conns[y].start) })
+	ids := slices.Clone(p.nodes[c.node])
+	if n := len(ids); n > 0 && !p.newer(id, ids[n-1], live) {
+		ids = slices.Insert(ids, n-1, id)
+	} else {
+		ids = append(ids, id)
+	}
 	older := slices.Clone(ids[:len(ids)-1])
 	p.nodes[c.node] = ids[len(ids)-1:]
 	for _, o := range older {
@@ -325,6 +329,15 @@ func (p *presence) add(id connID, c connection, live bool) {
 		p.b.log.Warn("two machines use the key of one node: a clone, or a stolen key", "node", c.node, "key", c.key)
 		p.b.cfg.Twice(c.node)
 	}
+}
+
+// newer tells which of two connections of a node was opened later. Clocks may be set back, and
+// differ between servers: they count only where nothing else tells. It is called with the lock.
+func (p *presence) newer(id, than connID, live bool) bool {
+	if id.server == than.server {
+		return id.id > than.id
+	}
+	return live || p.conns[id].start.After(p.conns[than].start)
 }
 
 // takeover notes one, and tells whether they are too many. It is called with the lock.

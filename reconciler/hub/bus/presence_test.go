@@ -30,6 +30,33 @@ func TestNewerConnectionWins(t *testing.T) {
 	}
 }
 
+// TestNewerWhateverClocksSay: the clock was set back by an hour between two connections.
+func TestNewerWhateverClocksSay(t *testing.T) {
+	now := time.Now().Round(0)
+	for _, c := range []struct {
+		what          string
+		first, second connID
+		live          bool
+		want          connID
+	}{
+		{"the same server", connID{"S", 1}, connID{"S", 2}, true, connID{"S", 2}},
+		{"the same server, counted", connID{"S", 1}, connID{"S", 2}, false, connID{"S", 2}},
+		{"the same server, in the other order", connID{"S", 2}, connID{"S", 1}, true, connID{"S", 2}},
+		{"another server", connID{"S", 2}, connID{"T", 1}, true, connID{"T", 1}},
+		{"another server, counted", connID{"S", 2}, connID{"T", 1}, false, connID{"S", 2}}, // only clocks tell
+	} {
+		b, err := New(Config{Dir: t.TempDir(), Log: testLog(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.presence.add(c.first, connection{node: "a", key: "U", start: now.Add(time.Hour)}, true)
+		b.presence.add(c.second, connection{node: "a", key: "U", start: now}, c.live)
+		if got, _ := b.presence.current("a"); got != c.want {
+			t.Errorf("%s: %v is kept, not %v", c.what, got, c.want)
+		}
+	}
+}
+
 func TestTwoMachinesWithOneKey(t *testing.T) {
 	alarm := make(chan string, 10)
 	h := start(t, Config{Twice: func(n string) { alarm <- n }})
