@@ -269,3 +269,34 @@ func TestHistory(t *testing.T) {
 		t.Error("an unknown node has a history")
 	}
 }
+
+// TestClockBackOverRestart: the hub's clock was an hour ahead, and is right when it starts again. A
+// node that says nothing then is not heard of in an hour.
+func TestClockBackOverRestart(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		w := newWorld(t)
+		right := w.now
+		w.now = right.Add(time.Hour)
+		w.want(map[string]roster.Node{"gw-1": wanted(7)})
+		w.Presence("gw-1", true)
+		w.report(good("gw-1", 1, 7, w.now))
+		if err := w.save(true); err != nil {
+			t.Fatal(err)
+		}
+		if !killed {
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := w.file.close(); err != nil {
+			t.Fatal(err)
+		}
+		w.now = right
+		w.open()
+		w.want(map[string]roster.Node{"gw-1": wanted(7)})
+		w.pass(10 * time.Minute)
+		n, _ := w.Node("gw-1")
+		if n.Status != hubapi.Unknown || n.LastSeen.After(right) {
+			t.Errorf("killed %v: a node that is off is %s, last seen %v after the start", killed, n.Status, n.LastSeen.Sub(right))
+		}
+	}
+}

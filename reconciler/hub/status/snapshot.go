@@ -230,16 +230,17 @@ func (s *Store) recall(n string, st stored) *record {
 	if row == nil {
 		return r
 	}
-	r.want.Generation, r.wantSince, r.want.PublicKey = row.Generation, row.Since, row.PublicKey
-	r.heard, r.online, r.former, r.announced, r.known = row.Heard, row.Online, row.Former, row.Announced, row.Known
+	now := s.now() // the file may have been written before the clock was set back
+	r.want.Generation, r.wantSince, r.want.PublicKey = row.Generation, sooner(row.Since, now), row.PublicKey
+	r.heard, r.online, r.former, r.announced, r.known = sooner(row.Heard, now), sooner(row.Online, now), row.Former, row.Announced, row.Known
 	if r.report = row.Report; r.report != nil {
 		r.epoch, r.seq, r.size = r.report.Epoch, r.report.Seq, weigh(r.report, 0)
 		s.size += r.size
 	}
-	if at, ok := s.lastHeard[n]; ok && at.After(r.heard) {
-		r.heard = at
+	if at, ok := s.lastHeard[n]; ok {
+		r.heard = later(r.heard, sooner(at, now))
 	}
-	if r.deadline = r.heard.Add(wire.UnknownAfter); r.deadline.After(s.lived) {
+	if r.deadline = r.heard.Add(wire.UnknownAfter); r.deadline.After(sooner(s.lived, now)) {
 		// it was known when the hub stopped; it is not the node's fault that nobody listened
 		r.deadline = later(r.deadline, s.opened.Add(wire.UnknownAfter))
 	}
@@ -250,6 +251,13 @@ func (s *Store) recall(n string, st stored) *record {
 		r.history = h
 	}
 	return r
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func later(a, b time.Time) time.Time {
