@@ -128,6 +128,11 @@ func New(c Config) (*Bus, error) {
 	b.streams.init()
 	b.inbox = newInbox(&b.count)
 	b.presence = newPresence(b)
+	b.inbox.odd = b.presence.again
+	b.inbox.flood = func(node string) {
+		b.log.Warn("a node sends far too much and is cut off", "node", node)
+		b.presence.kickNode(node)
+	}
 	b.tunnel = newTunnel(b)
 	return b, nil
 }
@@ -222,8 +227,7 @@ func (b *Bus) Subscribe(status, events func(node string, data []byte), presence 
 	if b.link.Load() != nil {
 		return errors.New("bus: subscribed after the start")
 	}
-	b.inbox.status, b.inbox.events = status, events
-	b.presence.changed = presence
+	b.inbox.status, b.inbox.events, b.inbox.presence = status, events, presence
 	return nil
 }
 
@@ -240,7 +244,8 @@ func (b *Bus) Run(ctx context.Context) error {
 		}
 		defer b.stopServer()
 	}
-	l, err := b.connect(ctx)
+	wg.Go(func() { b.inbox.run(ctx) })
+	l, err := b.begin(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -249,16 +254,37 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 	defer l.close()
 	defer b.streams.closeAll(ErrNotReady)
-	wg.Go(func() { b.inbox.run(ctx) })
-	b.link.Store(l)
-	if err := b.listen(ctx, l); err != nil {
-		return err
-	}
 	wg.Go(func() { b.presence.run(ctx) })
 	b.tunnel.open(b.nodes)
 	close(b.ready)
 	<-ctx.Done()
 	return nil
+}
+
+// begin connects, and subscribes to what is needed before nodes are let in. External servers may
+// be starting, or stall: it tries again until ctx ends.
+func (b *Bus) begin(ctx context.Context) (*links, error) {
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		l, err := b.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b.link.Store(l)
+		if err = b.listen(ctx, l); err == nil {
+			return l, nil
+		}
+		b.link.Store(nil)
+		l.close()
+		if b.srv != nil || ctx.Err() != nil {
+			return nil, err
+		}
+		b.log.Warn("the servers of the bus do not answer as they should", "error", err, "again", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (l *links) close() {

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -402,6 +404,57 @@ func TestLateServer(t *testing.T) {
 	servers[1].Signal(syscall.SIGCONT)
 	if h2.presence.count() != 1 {
 		t.Error("a node was forgotten because its server was busy")
+	}
+}
+
+// TestStallAtStart: the servers take a hub's connections and then say nothing more. The hub waits
+// for them, and does not end.
+func TestStallAtStart(t *testing.T) {
+	dir := t.TempDir()
+	ports := freePorts(t, 2)
+	text, err := ServerConfig(dir, External{Name: "one", Listen: ports[0], WebSocket: ports[1], Store: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	startText(t, text)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var conns atomic.Int64
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", ports[0])
+			if err != nil {
+				c.Close() // it is starting
+				continue
+			}
+			stalls := conns.Add(1) <= 3
+			go func() { io.Copy(s, c); s.Close() }()
+			go func() {
+				defer c.Close()
+				b := make([]byte, 32<<10)
+				for greeted := false; ; {
+					n, err := s.Read(b)
+					if err != nil {
+						return
+					}
+					if !stalls || !greeted {
+						c.Write(b[:n])
+					}
+					greeted = greeted || bytes.Contains(b[:n], pong)
+				}
+			}()
+		}
+	}()
+	start(t, Config{Dir: dir, Servers: []string{"nats://" + l.Addr().String(), "ws://" + ports[1]}})
+	if n := conns.Load(); n < 6 {
+		t.Errorf("%d connections: it did not begin anew", n)
 	}
 }
 

@@ -58,7 +58,6 @@ type connection struct {
 // presence knows which nodes are connected, from events of all servers.
 type presence struct {
 	b       *Bus
-	changed func(node string, connected bool)
 	doubt   time.Duration
 	recount chan struct{}
 
@@ -79,7 +78,7 @@ func newPresence(b *Bus) *presence {
 	if len(b.servers) > 0 {
 		doubt = sharedDoubtTime
 	}
-	return &presence{b: b, changed: func(string, bool) {}, doubt: doubt, recount: make(chan struct{}, 1),
+	return &presence{b: b, doubt: doubt, recount: make(chan struct{}, 1),
 		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, silent: map[string]int{}, ended: map[connID]time.Time{}}
 }
 
@@ -127,12 +126,6 @@ func (p *presence) current(node string) (connID, bool) {
 // listen subscribes to what is needed before nodes are let in.
 func (b *Bus) listen(ctx context.Context, l *links) error {
 	p := b.presence
-	b.inbox.presence = p.changed
-	b.inbox.odd = p.again
-	b.inbox.flood = func(node string) {
-		b.log.Warn("a node sends far too much and is cut off", "node", node)
-		p.kickNode(node)
-	}
 	for subject, f := range map[string]nats.MsgHandler{
 		"$SYS.ACCOUNT." + b.keys.accountID + ".CONNECT":    p.connectEvent,
 		"$SYS.ACCOUNT." + b.keys.accountID + ".DISCONNECT": p.disconnectEvent,
