@@ -10,7 +10,8 @@ import (
 )
 
 // Bucket opens the key-value bucket of that name, or makes it; values leave it after ttl
-// (0: never). It is synced to disk at each write, and on three servers if there are as many.
+// (0: never). It is synced to disk at each write, and on three servers if the cluster has as many:
+// what the servers say counts, for a hub need not be told of all of them.
 func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error) {
 	nc, err := b.conn()
 	if err != nil {
@@ -20,9 +21,9 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", name, err)
 	}
-	replicas := 1
-	if max(len(b.nodes), len(b.servers)) >= 3 {
-		replicas = 3
+	replicas := 3
+	if len(b.servers) == 0 {
+		replicas = 1
 	}
 	c := jetstream.KeyValueConfig{Bucket: name, TTL: ttl, History: 1, Storage: jetstream.FileStorage,
 		Replicas: replicas, MaxBytes: 256 << 20, MaxValueSize: 256 << 10}
@@ -34,6 +35,13 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 	for patience := time.Second; ; patience *= 2 { // a cluster that starts has no leader yet, and does not answer
 		try, cancel := context.WithTimeout(ctx, patience)
 		kv, err := js.CreateOrUpdateKeyValue(try, c)
+		if c.Replicas > 1 && tooFew(err) {
+			// one that is there stays where it is: a server may be away for a while
+			if kv, err = js.KeyValue(try, name); errors.Is(err, jetstream.ErrBucketNotFound) {
+				b.log.Warn("the bus has fewer than three servers: what waits for approval is lost with one of them; a hub that starts when there are three mends it", "bucket", name)
+				c.Replicas = 1
+			}
+		}
 		cancel()
 		if err == nil {
 			return kv, nil
@@ -48,4 +56,16 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 			return nil, fmt.Errorf("bucket %s: %w", name, err)
 		}
 	}
+}
+
+// Error codes of JetStream.
+const (
+	errNoPeers      = 10005 // of a cluster: not as many servers as replicas
+	errNotClustered = 10074
+)
+
+// tooFew tells that there are fewer servers than replicas were asked for.
+func tooFew(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == errNoPeers || api.ErrorCode == errNotClustered)
 }
