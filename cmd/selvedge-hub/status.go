@@ -65,6 +65,11 @@ func printStatus(c *cobra.Command, s hub.Status) error {
 	if !s.Ready {
 		fmt.Fprintf(w, "not ready\t%s\n", s.Why)
 	}
+	reconciler := "followed"
+	if s.Behind {
+		reconciler = "not heard: what is known may be old; the hub's log says why"
+	}
+	fmt.Fprintf(w, "reconciler\t%s\n", reconciler)
 	if s.Roster.IsZero() {
 		fmt.Fprintf(w, "fleet\tnot known: the reconciler has never answered\n")
 	} else {

@@ -129,6 +129,12 @@ func (h *Hub) measured() http.Handler {
 			}
 			return time.Since(v.At).Seconds()
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "selvedge_hub_reconciler_connected", Help: "1 if the reconciler is heard; else what the hub knows may be old."}, func() float64 {
+			if h.behind() {
+				return 0
+			}
+			return 1
+		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "selvedge_hub_connections_refused_total", Help: "Connections closed because their source had too many."}, func() float64 {
 			return float64(h.server.Refused())
 		}),
@@ -146,6 +152,7 @@ type Status struct {
 	Began   time.Time `json:"began"`
 	Ready   bool      `json:"ready"`
 	Why     string    `json:"why,omitempty"` // it is not
+	Behind  bool      `json:"behind"`        // the reconciler is not heard: what is known may be old
 	Roster  time.Time `json:"roster,omitzero"`
 	Commit  string    `json:"commit,omitempty"` // in force
 	Nodes   int       `json:"nodes"`
@@ -157,7 +164,7 @@ func (h *Hub) Status() Status {
 	v := h.follow.View()
 	why := h.unwell()
 	return Status{Version: version.Version, Address: h.Addr(), URLs: h.cfg.URLs, CA: h.cert.Fingerprint(), Began: h.began,
-		Ready: why == "", Why: why, Roster: v.At, Commit: v.Fleet.InForce.Hash, Nodes: len(v.Names()),
+		Ready: why == "", Why: why, Behind: h.behind(), Roster: v.At, Commit: v.Fleet.InForce.Hash, Nodes: len(v.Names()),
 		Audit: h.audit.Head().String()}
 }
 

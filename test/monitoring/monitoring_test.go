@@ -220,7 +220,7 @@ func served(t *testing.T) map[string]bool {
 	}
 	all := append(store.Collectors(), b.Collectors()...)
 	all = append(all, reconciler.New(reconciler.Config{}).Collectors()...)
-	names := map[string]bool{"selvedge_build_info": true, "selvedge_hub_roster_age_seconds": true, "selvedge_hub_audit_failures_total": true}
+	names := map[string]bool{"selvedge_build_info": true, "selvedge_hub_roster_age_seconds": true, "selvedge_hub_reconciler_connected": true, "selvedge_hub_audit_failures_total": true}
 	for _, c := range all {
 		descs := make(chan *prometheus.Desc, 100)
 		c.Describe(descs)

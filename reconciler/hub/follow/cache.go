@@ -42,9 +42,13 @@ func (c *cache) read() *group {
 		return nil
 	}
 	var g *group
+	var info fs.FileInfo
 	if err == nil {
 		defer f.Close()
 		g, err = newDecoder(f).next(func() {})
+	}
+	if err == nil {
+		info, err = f.Stat()
 	}
 	if err == nil && !g.reset {
 		err = errors.New("it does not begin with a reset")
@@ -53,7 +57,7 @@ func (c *cache) read() *group {
 		c.log.Warn("the roster's cache cannot be read, and is not used", "file", c.file, "error", err)
 		return nil
 	}
-	g.cached = true
+	g.cached = info.ModTime()
 	return g
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"time"
 
 	"selvedge/schema/roster"
 )
@@ -19,7 +20,7 @@ const maxChange = 512 << 20
 type group struct {
 	roster.Event
 	reset  bool
-	cached bool
+	cached time.Time // when it was written into the cache; zero: it comes from the reconciler
 	size   int
 }
 

@@ -211,14 +211,17 @@ func cause(ctx context.Context, silence error) error {
 
 // apply makes a change of the view and tells it.
 func (f *Follower) apply(g *group) error {
-	before := f.View()
-	v, d, err := before.with(g, time.Now())
+	before, at := f.View(), time.Now()
+	if !g.cached.IsZero() {
+		at = g.cached
+	}
+	v, d, err := before.with(g, at)
 	if err != nil {
 		return err
 	}
 	rights := d.Fleet && (!reflect.DeepEqual(before.Fleet.Identities, v.Fleet.Identities) || !reflect.DeepEqual(before.Fleet.Bindings, v.Fleet.Bindings))
 	f.view.Store(v)
-	if !g.cached {
+	if g.cached.IsZero() {
 		f.cache.changed(len(d.Removed) > 0 || len(d.GoneKeys) > 0 || rights)
 	}
 	for _, do := range f.onDelta {

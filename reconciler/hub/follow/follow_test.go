@@ -184,11 +184,17 @@ func TestRestarts(t *testing.T) {
 	stop()
 	s.stop()
 
-	// a hub that starts without the reconciler knows what was in force, and who was put out
+	// a hub that starts without the reconciler knows what was in force, and who was put out, and
+	// since when it knows no more
+	old := time.Now().Add(-time.Hour).Truncate(time.Second)
+	must(t, os.Chtimes(cache, old, old))
 	f, steps, stop = follow(t, c)
 	first := await(t, steps, "the cache", anything)
 	if !first.d.Reset || !first.v.Loaded || text(first.v) != "b=B c=C" || first.v.Fleet.Identities["ana"].Kind != "user" || first.v.Trust != "t1" {
 		t.Errorf("%+v", first)
+	}
+	if !first.v.At.Equal(old) {
+		t.Errorf("the cache is of %v, and counts as of %v", old, first.v.At)
 	}
 	s = start(t, dir)
 	must(t, s.Tell(roster.Event{Trust: "t1", Removed: []string{"b"}}))

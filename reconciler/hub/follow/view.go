@@ -18,7 +18,7 @@ type View struct {
 	// Loaded tells that the reconciler has told something, now or before the start. Until
 	// then nothing is known of anybody, which is not the same as nobody being there.
 	Loaded bool
-	At     time.Time // when the last change was applied
+	At     time.Time // when the last change came; from the cache: when that was written
 
 	nodes table[roster.Node]
 	keys  table[string] // name by public key
