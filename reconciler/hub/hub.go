@@ -289,7 +289,7 @@ func (h *Hub) changed(v *follow.View, d follow.Delta) {
 	h.notify.changed(v, d) // first: nodes wait for it
 	h.revoke.gone(d.GoneKeys)
 	h.status.Fleet(v.Fleet)
-	h.status.Want(d.Reset, d.Nodes, d.Removed)
+	h.notify.ask(h.status.Want(d.Reset, d.Nodes, d.Removed))
 	h.status.Changes(d.Changes)
 }
 

@@ -185,7 +185,13 @@ func TestConnectedBeforeListed(t *testing.T) {
 		w.Presence("gw-1", true)
 		w.Presence("gw-2", true)
 		w.Presence("gw-2", false)
-		w.want(map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)})
+		both := map[string]roster.Node{"gw-1": wanted(7), "gw-2": wanted(7)}
+		if unheard := w.Want(true, both, nil); fmt.Sprint(unheard) != "[gw-1]" {
+			t.Error("said something that was lost:", unheard)
+		}
+		if unheard := w.Want(true, both, nil); len(unheard) > 0 {
+			t.Error("known already:", unheard)
+		}
 		for name, want := range map[string]bool{"gw-1": true, "gw-2": false} {
 			if n, _ := w.Node(name); n.Connected != want {
 				t.Errorf("%s: connected is %v", name, n.Connected)

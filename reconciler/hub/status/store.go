@@ -159,8 +159,9 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.file.close())
 }
 
-// Want tells which nodes Git has. With reset, those that are not among nodes are gone.
-func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string) {
+// Want tells which nodes Git has. With reset, those that are not among nodes are gone. It returns
+// the new ones that are connected already: what they said until now was said by nobody.
+func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string) (unheard []string) {
 	s.mu.RLock()
 	var fresh []string
 	for n := range nodes {
@@ -206,6 +207,9 @@ func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string)
 			s.nodes[n] = r
 			s.order = append(s.order, r)
 			came++
+			if s.present[n] {
+				unheard = append(unheard, n)
+			}
 		}
 		if r.report != nil && r.want.PublicKey != want.PublicKey {
 			// another machine under the same name: what the one before said is not its
@@ -228,6 +232,7 @@ func (s *Store) Want(reset bool, nodes map[string]roster.Node, removed []string)
 		s.lastHeard = nil
 	}
 	s.bump()
+	return unheard
 }
 
 func (s *Store) adopt(r *record, want roster.Node, now time.Time) {
