@@ -22,7 +22,7 @@ type framed struct {
 	left uint64 // bytes of the frame that were not read yet
 	more bool   // frames of the message follow
 
-	pings int
+	empty int // frames without payload since
 	since time.Time
 
 	mu sync.Mutex // one frame is written at a time
@@ -39,7 +39,7 @@ const (
 
 const (
 	maxControl = 125 // bytes, by the RFC
-	maxPings   = 20  // a second: each costs a write
+	maxEmpty   = 20  // frames a second that bring nothing: pings cost a write, and no meter sees any
 )
 
 var errFrames = errors.New("the node does not speak WebSocket as RFC 6455 has it")
@@ -103,6 +103,20 @@ func (f *framed) next() error {
 		return errFrames
 	}
 	f.more, f.left = !last, n
+	if n == 0 {
+		return f.nothing()
+	}
+	return nil
+}
+
+// nothing counts frames that bring nothing.
+func (f *framed) nothing() error {
+	if now := time.Now(); now.Sub(f.since) > time.Second {
+		f.since, f.empty = now, 0
+	}
+	if f.empty++; f.empty > maxEmpty {
+		return errFrames
+	}
 	return nil
 }
 
@@ -118,15 +132,12 @@ func (f *framed) control(op byte, n int) error {
 		f.frame(opClose, data[:min(n, 2)]) // its code; it goes anyhow
 		return io.EOF
 	case opPing:
-		if now := time.Now(); now.Sub(f.since) > time.Second {
-			f.since, f.pings = now, 0
-		}
-		if f.pings++; f.pings > maxPings {
-			return errFrames
+		if err := f.nothing(); err != nil {
+			return err
 		}
 		return f.frame(opPong, data)
 	}
-	return nil
+	return f.nothing()
 }
 
 func (f *framed) unmask(p []byte) {

@@ -136,7 +136,10 @@ func TestFramedRefuses(t *testing.T) {
 		"cut in the head":            {[]byte{0x82}, io.ErrUnexpectedEOF},
 		"cut in the payload":         {client(0x82, []byte("xyz"))[:7], io.ErrUnexpectedEOF},
 		"an end, and more behind it": {append(client(0x88, []byte{3, 232}), client(0x89, make([]byte, 126))...), nil},
-		"a flood of pings":           {bytes.Repeat(client(0x89, nil), maxPings+1), errFrames},
+		"a flood of pings":           {bytes.Repeat(client(0x89, nil), maxEmpty+1), errFrames},
+		"a flood of pongs":           {bytes.Repeat(client(0x8a, []byte("p")), maxEmpty+1), errFrames},
+		"a flood of nothing":         {bytes.Repeat(client(0x82, nil), maxEmpty+1), errFrames},
+		"a flood of little":          {bytes.Repeat(client(0x82, []byte("x")), 100*maxEmpty), nil},
 	} {
 		_, err := io.Copy(io.Discard, struct{ io.Reader }{&framed{Conn: &from{Reader: bytes.NewReader(c.data)}}})
 		if !errors.Is(err, c.want) {
