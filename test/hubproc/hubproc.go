@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -65,6 +66,7 @@ func be(text string) error {
 	if s.Clock != "" {
 		cfg.Now = clock(s.Clock)
 	}
+	debug.SetGCPercent(30) // as the product's
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	h, err := hub.New(cfg)

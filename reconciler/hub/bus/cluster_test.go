@@ -161,8 +161,8 @@ func TestCluster(t *testing.T) {
 	ask := func(h *hub, node string) {
 		t.Helper()
 		var got wire.Answer
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // interest spreads
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		for end := time.Now().Add(patience * 20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // interest spreads
+			ctx, cancel := context.WithTimeout(t.Context(), patience*2*time.Second)
 			err := h.Request(ctx, node, wire.VerbRestart, nil, &got)
 			cancel()
 			if err == nil && got.Message == node {
@@ -217,7 +217,7 @@ func TestCluster(t *testing.T) {
 	if kv, err = h2.Bucket(t.Context(), "tokens", time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience * 20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		e, err := kv.Get(t.Context(), "k")
 		if err == nil && string(e.Value()) == "v" {
 			break

@@ -81,7 +81,7 @@ func (s *source) send(kind byte, p []byte) bool {
 		}
 		select {
 		case <-s.changed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience * 10 * time.Second):
 			return false
 		}
 	}

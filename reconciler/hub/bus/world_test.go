@@ -83,7 +83,7 @@ func start(t testing.TB, c Config, revoked ...string) *hub {
 	case err := <-done:
 		done <- nil
 		t.Fatal("the bus ended:", err)
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience * 30 * time.Second):
 		t.Fatal("the bus is not ready")
 	}
 	return h
@@ -100,7 +100,7 @@ func (h *hub) note(f func()) {
 // until waits for something about what nodes said.
 func (h *hub) until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.After(15 * time.Second)
+	end := time.After(patience * 15 * time.Second)
 	for {
 		h.mu.Lock()
 		yes, changed := ok(), h.changed
@@ -234,7 +234,7 @@ func wait[T any](t testing.TB, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience * 15 * time.Second):
 		t.Fatal("in vain:", what)
 		panic("unreachable")
 	}
@@ -243,7 +243,7 @@ func wait[T any](t testing.TB, what string, c <-chan T) T {
 // poll waits for what nobody tells.
 func poll(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience * 20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("in vain: ", what)
 		}
