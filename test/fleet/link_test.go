@@ -23,13 +23,15 @@ type link struct {
 	is    int
 	turn  chan struct{} // closed when it changes
 	pairs map[net.Conn]bool
+	lost  chan struct{} // closed when connections of now are lost
+	end   chan struct{}
 }
 
 func newLink(t *testing.T, target string) *link {
 	t.Helper()
 	in, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	l := &link{url: "https://" + in.Addr().String(), target: target, turn: make(chan struct{}), pairs: map[net.Conn]bool{}}
+	l := &link{url: "https://" + in.Addr().String(), target: target, turn: make(chan struct{}), pairs: map[net.Conn]bool{}, lost: make(chan struct{}), end: make(chan struct{})}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -40,7 +42,7 @@ func newLink(t *testing.T, target string) *link {
 			wg.Go(func() { l.serve(c) })
 		}
 	})
-	t.Cleanup(func() { in.Close(); l.set(gone); wg.Wait() })
+	t.Cleanup(func() { in.Close(); close(l.end); l.set(gone); wg.Wait() })
 	return l
 }
 
@@ -56,6 +58,15 @@ func (l *link) set(is int) {
 			c.Close()
 		}
 	}
+}
+
+// lose loses the connections of now without a word to either side, as when a router forgets
+// them: what is sent goes nowhere, and no end is told. New ones go through.
+func (l *link) lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.lost)
+	l.lost = make(chan struct{})
 }
 
 func (l *link) now() (is int, turn chan struct{}) {
@@ -91,10 +102,18 @@ func (l *link) serve(c net.Conn) {
 	if !l.keep(hub) {
 		return
 	}
+	l.mu.Lock()
+	lost := l.lost
+	l.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, way := range [][2]net.Conn{{c, hub}, {hub, c}} {
 		wg.Go(func() {
-			l.pass(way[0], way[1])
+			l.pass(way[0], way[1], lost)
+			select {
+			case <-lost:
+				<-l.end
+			default:
+			}
 			c.Close()
 			hub.Close()
 		})
@@ -102,7 +121,7 @@ func (l *link) serve(c net.Conn) {
 	wg.Wait()
 }
 
-func (l *link) pass(from, to net.Conn) {
+func (l *link) pass(from, to net.Conn, lost chan struct{}) {
 	b := make([]byte, 32<<10)
 	for {
 		part := b
@@ -120,6 +139,11 @@ func (l *link) pass(from, to net.Conn) {
 				break
 			}
 			<-turn
+		}
+		select {
+		case <-lost:
+			return
+		default:
 		}
 		if _, err := to.Write(part[:n]); err != nil {
 			return
