@@ -47,6 +47,7 @@ type Config struct {
 	Notice   func(node string, n wire.Notice, at time.Time) // may be nil
 	Logs     func(ctx context.Context, r wire.LogsRequest, w io.Writer) error
 	Exec     func(ctx context.Context, r wire.ExecRequest, t uplink.Terminal) (int, error)
+	Restart  func(ctx context.Context, r wire.RestartRequest) error
 	Log      *slog.Logger // nil: none
 }
 
@@ -246,6 +247,9 @@ func (h hands) Exec(ctx context.Context, r wire.ExecRequest, t uplink.Terminal) 
 	return h.s.cfg.Exec(ctx, r, t)
 }
 
-func (hands) Restart(context.Context, wire.RestartRequest) error {
-	return errors.New("a node of the swarm has no containers")
+func (h hands) Restart(ctx context.Context, r wire.RestartRequest) error {
+	if h.s.cfg.Restart == nil {
+		return errors.New("a node of the swarm has no containers")
+	}
+	return h.s.cfg.Restart(ctx, r)
 }
