@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"selvedge/edge/apply"
+	"selvedge/edge/apply/runtimetest"
 	"selvedge/schema/nodestate"
 )
 
@@ -99,6 +100,43 @@ func TestSickNeighbourIsNotJudged(t *testing.T) {
 		other.Args = []string{"new"}
 		r.must(t, state(app("flaky", ctr("x", fails("crash-after=1h"))), app("b", other)), 2)
 		if c := r.container("flaky", "x"); c.Healthy || !strings.Contains(c.Problem, "broken since") {
+			t.Errorf("status %+v", c)
+		}
+	})
+}
+
+// jumped is a runtime whose containers seem to have started long ago: the clock was set forward
+// meanwhile, as by the first time server that a node meets.
+type jumped struct{ *runtimetest.Fake }
+
+func (j jumped) Observe(ctx context.Context) ([]apply.Instance, error) {
+	list, err := j.Fake.Observe(ctx)
+	for n := range list {
+		list[n].Since = list[n].Since.Add(-time.Hour)
+	}
+	return list, err
+}
+
+func (j jumped) Start(ctx context.Context, s apply.Spec) (apply.Instance, error) {
+	i, err := j.Fake.Start(ctx, s)
+	i.Since = i.Since.Add(-time.Hour)
+	return i, err
+}
+
+func TestAClockThatJumpsEndsNoGrace(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigOn(t, jumped{runtimetest.NewFake()}, dir)
+		defer r.stop()
+		begun := time.Now()
+		r.Answer(func(context.Context, apply.Instance, *nodestate.Probe) error {
+			if time.Since(begun) < 40*time.Second {
+				return errors.New("still starting")
+			}
+			return nil
+		})
+		r.must(t, state(app("a", ctr("x", probed))), 1)
+		if c := r.container("a", "x"); c.Restarts != 0 || !c.Healthy {
 			t.Errorf("status %+v", c)
 		}
 	})

@@ -174,6 +174,7 @@ func (u *unit) run(ctx context.Context) {
 		pace    pace
 		due     time.Time // when to start; zero: not decided
 		started time.Time // the last time
+		since   time.Time // when that was by the runtime's clock
 		ended   ending    // by us
 	)
 	for ctx.Err() == nil {
@@ -197,7 +198,11 @@ func (u *unit) run(ctx context.Context) {
 			u.sleep(ctx, -1)
 		case watchIt:
 			due = time.Time{}
-			ended = u.watch(ctx, inst, &pace)
+			begun := started
+			if !inst.Since.Equal(since) {
+				begun = time.Time{} // somebody else started it
+			}
+			ended = u.watch(ctx, inst, begun, &pace)
 		case bringUp:
 			if !u.pass(ctx) {
 				return
@@ -232,7 +237,8 @@ func (u *unit) run(ctx context.Context) {
 				u.set(u.down(), err.Error())
 				due = time.Now().Add(pace.next())
 			default:
-				started = time.Now()
+				made, _ := u.seen()
+				started, since = time.Now(), made.Since
 			}
 		}
 	}
@@ -350,8 +356,9 @@ func (u *unit) start(ctx context.Context, was Instance) error {
 	return nil
 }
 
-// watch looks after a running container until it is no longer what it was.
-func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
+// watch looks after a running container until it is no longer what it was. When we started it is
+// known, if we did: the clock, which may be set meanwhile, is no measure then.
+func (u *unit) watch(ctx context.Context, inst Instance, started time.Time, pace *pace) ending {
 	u.mu.Lock()
 	u.ran, u.past = true, true
 	u.mu.Unlock()
@@ -359,9 +366,12 @@ func (u *unit) watch(ctx context.Context, inst Instance, pace *pace) ending {
 	if u.asked != nil {
 		return u.stopAsked(ctx, inst)
 	}
-	w := &watchState{started: time.Now(), probe: u.spec.Container.Probe}
-	if !inst.Since.IsZero() && inst.Since.Before(w.started) {
-		w.started = inst.Since
+	w := &watchState{started: started, probe: u.spec.Container.Probe}
+	if started.IsZero() { // only the clock tells
+		w.started = time.Now()
+		if age := time.Since(inst.Since); !inst.Since.IsZero() && age > 0 {
+			w.started = w.started.Add(-age)
+		}
 	}
 	settled := newTimer(u.a.settle - time.Since(w.started))
 	defer settled.Stop()
