@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,12 +61,16 @@ func (h hands) Logs(ctx context.Context, r wire.LogsRequest, w io.Writer) error 
 		return coded(err)
 	}
 	o := apply.LogOptions{Since: r.Since, Tail: r.Tail, Follow: r.Follow, Timestamps: r.Timestamps, Previous: r.Previous}
-	if len(list) == 1 {
-		return coded(reader.Logs(ctx, list[0].ID, o, w))
+	several := slices.ContainsFunc(list, func(i apply.Instance) bool { return i.Container != list[0].Container })
+	from := func(i apply.Instance, w io.Writer) io.Writer {
+		if !several {
+			return w
+		}
+		return &named{w: w, name: []byte("[" + i.Container + "] ")}
 	}
-	if !r.Follow || r.Previous { // one after the other
+	if !several || !r.Follow || r.Previous { // one after the other
 		for _, i := range list {
-			if err := reader.Logs(ctx, i.ID, o, &named{w: w, name: []byte("[" + i.Container + "] ")}); err != nil {
+			if err := reader.Logs(ctx, i.ID, o, from(i, w)); err != nil {
 				return coded(err)
 			}
 		}
@@ -78,7 +83,7 @@ func (h hands) Logs(ctx context.Context, r wire.LogsRequest, w io.Writer) error 
 	)
 	for n, i := range list {
 		wg.Go(func() {
-			errs[n] = reader.Logs(ctx, i.ID, o, &named{w: &locked{mu: &mu, w: w}, name: []byte("[" + i.Container + "] ")})
+			errs[n] = reader.Logs(ctx, i.ID, o, from(i, &locked{mu: &mu, w: w}))
 		})
 	}
 	wg.Wait()
