@@ -44,7 +44,8 @@ the node's other key is believed only with the node's signature.
 A name of a node that is in the repo without an identity gives that node its keys.
 
 A node that reaches no hub is approved by the file that 'selvedge-edge introduce' wrote there: --file,
-with --name, and with --workspace or --guide. No hub is asked then.`,
+with --name, and with --workspace or --guide, or both if the guide is for several workspaces. No hub
+is asked then.`,
 		Example:           "  selvedge node approve 7KQ2-M9XD\n  selvedge node approve 7KQ2-M9XD --name gw-7 --dry-run\n  selvedge node approve --file gw-7.json --name gw-7 --workspace folders/plant-a/line-1",
 		ValidArgsFunction: completeWith(&f, pendingCodes),
 	}
@@ -81,8 +82,8 @@ with --name, and with --workspace or --guide. No hub is asked then.`,
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		byFile := file != "" || guide != ""
-		if byFile && (file == "" || len(args) > 0 || all || name == "" || (workspace == "") == (guide == "")) {
-			return exit.Usagef("with --file give --name, and either --workspace or --guide, and no code")
+		if byFile && (file == "" || len(args) > 0 || all || name == "" || workspace == "" && guide == "") {
+			return exit.Usagef("with --file give --name, and --workspace or --guide or both, and no code")
 		}
 		if byFile {
 			p, err := introduced(file, guide)
