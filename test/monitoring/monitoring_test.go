@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +20,10 @@ import (
 	"selvedge/edge/metrics"
 	"selvedge/reconciler"
 	"selvedge/reconciler/hub/bus"
+	"selvedge/reconciler/hub/enrol"
+	"selvedge/reconciler/hub/registry"
 	"selvedge/reconciler/hub/status"
+	"selvedge/schema/roster"
 	"selvedge/test/env"
 )
 
@@ -218,7 +223,14 @@ func served(t *testing.T) map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pulls, err := registry.New(registry.Config{States: http.DefaultTransport, Base: &url.URL{},
+		Node: func(*http.Request) (string, roster.Node, error) { return "", roster.Node{}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := append(store.Collectors(), b.Collectors()...)
+	all = append(all, enrol.New(enrol.Config{}).Collectors()...)
+	all = append(all, pulls.Collectors()...)
 	all = append(all, reconciler.New(reconciler.Config{}).Collectors()...)
 	names := map[string]bool{"selvedge_build_info": true, "selvedge_hub_roster_age_seconds": true, "selvedge_hub_reconciler_connected": true, "selvedge_hub_audit_failures_total": true}
 	for _, c := range all {
