@@ -201,6 +201,26 @@ func TestRevokedInTheFuture(t *testing.T) {
 	}
 }
 
+// TestAllRevokedOnACluster: a hub that starts where all JWTs are revoked, as of the future, makes newer ones.
+func TestAllRevokedOnACluster(t *testing.T) {
+	dir := t.TempDir()
+	ports := freePorts(t, 2)
+	text, err := ServerConfig(dir, External{Name: "one", Listen: ports[0], WebSocket: ports[1], Store: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	startText(t, text)
+	c := Config{Dir: dir, Servers: []string{"nats://" + ports[0], "ws://" + ports[1]}}
+	h := start(t, c)
+	h.revoked.learn(&jwt.AccountClaims{Account: jwt.Account{Revocations: jwt.RevocationList{jwt.All: time.Now().AddDate(1, 0, 0).Unix()}}})
+	if err := h.pushRevoked(t.Context(), h.sys(), true); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	h = start(t, c)
+	join(t, h, "a")
+}
+
 // TestAccountsAreNewer: among servers that differ the one that was issued later wins, so each
 // that is written is newer than those before, whatever the clocks are.
 func TestAccountsAreNewer(t *testing.T) {

@@ -85,6 +85,11 @@ func (b *Bus) connect(ctx context.Context) (*links, error) {
 				break
 			}
 			b.log.Warn("no server of the bus can be reached", "error", err, "again", wait)
+			if !c.sys && l.sys.IsConnected() { // the cause may be that all JWTs are revoked
+				if err := b.learnRevoked(ctx, l.sys); err != nil {
+					b.log.Warn("revocations of nodes", "error", err)
+				}
+			}
 			select {
 			case <-time.After(wait):
 				continue
@@ -92,8 +97,8 @@ func (b *Bus) connect(ctx context.Context) (*links, error) {
 			}
 			break
 		}
-		if err == nil && c.sys {
-			err = b.learnRevoked(ctx, l.sys) // if all JWTs are revoked, the other two need newer ones
+		if err == nil && c.sys && b.srv != nil { // the other two are not tried again
+			err = b.learnRevoked(ctx, l.sys)
 		}
 		if err != nil {
 			l.close()
