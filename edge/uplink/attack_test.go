@@ -80,12 +80,60 @@ func TestInputIsBounded(t *testing.T) {
 func TestRequestsAreLimited(t *testing.T) {
 	r := newRig(t, func(r *rig, _ *uplink.Config) { r.remote = nodestate.Remote{} })
 	r.connected()
+	began := time.Now()
+	defer func() {
+		most := 13 + int(time.Since(began)/time.Minute)*2 // ten at once, then one a minute of each kind
+		reasons := map[string]int{}
+		for _, e := range r.up.Events() {
+			reasons[e.Reason]++
+		}
+		if n := len(r.up.Events()); n > most || reasons["RestartDenied"] == 0 || reasons["TooManyRequests"] == 0 {
+			t.Errorf("%d events: %v", n, reasons)
+		}
+		if n := strings.Count(r.log.String(), "level=WARN"); n > most {
+			t.Errorf("%d lines of the log", n)
+		}
+		if n := r.up.Denied(); n < 100 {
+			t.Errorf("%d were counted", n)
+		}
+	}()
 	codes := map[string]int{}
 	for range 500 {
 		codes[r.ask(wire.VerbRestart, wire.RestartRequest{App: "web"}).Error.Code]++
 	}
 	if codes[wire.CodeDenied] < 100 || codes[wire.CodeBusy] < 300 {
 		t.Errorf("%v", codes)
+	}
+}
+
+// However often a hub asks to be told all again, it is told that twice in a while.
+func TestReplaysAreLimited(t *testing.T) {
+	r := newRig(t)
+	r.connected()
+	r.up.Event(wire.Event{Reason: "Once"})
+	r.happened("Once")
+	began := time.Now()
+	for range 1000 {
+		r.hub.Conn.Publish(wire.RequestSubject("gw-1", wire.VerbReport), nil)
+	}
+	r.happened("Once") // again
+	r.ask(wire.VerbRestart, nil)
+	r.up.Event(wire.Event{Reason: "Last"})
+	again := 0
+	for done := false; !done; {
+		var e wire.Events
+		if err := json.Unmarshal(r.next(r.events).Data, &e); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range e.Events {
+			done = done || x.Reason == "Last"
+			if x.Reason == "Once" {
+				again++
+			}
+		}
+	}
+	if again > 1+int(time.Since(began)/(10*time.Second)) {
+		t.Errorf("told %d times more", again)
 	}
 }
 

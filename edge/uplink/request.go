@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -32,11 +30,8 @@ func (u *Uplink) hear(ctx context.Context, m *nats.Msg) {
 			u.cfg.Notice(n)
 		}
 	case wire.VerbReport:
-		u.mu.Lock()
-		u.sent, u.round = 0, u.round+1
-		u.mu.Unlock()
 		poke(u.sooner)
-		poke(u.fresh)
+		u.replay(ctx)
 	case wire.VerbLogs:
 		var r wire.LogsRequest
 		if u.decode(m, &r) && u.named(m, r.App != "" || r.Agent) {
@@ -124,29 +119,38 @@ func (u *Uplink) answer(m *nats.Msg, e *wire.Error) {
 
 // granted asks the state in force, logs who asked, and refuses with an event.
 func (u *Uplink) granted(m *nats.Msg, r request) bool {
-	if ok, dropped := u.limit.allow(); !ok {
+	if ok, _ := u.limit.requests.allow(100, 10); !ok {
+		if ok, more := u.limit.floods.allow(1, 1.0/60); ok {
+			u.cfg.Log.Warn("requests of the hub are turned away: too many", "before", more)
+			u.Event(wire.Event{Severity: "warning", Reason: "TooManyRequests", Message: fmt.Sprintf("requests of the hub are turned away; %d were before", more)})
+		}
 		u.answer(m, refusal(wire.CodeBusy, "too many requests; ask again in a few seconds"))
 		return false
-	} else if dropped > 0 {
-		u.cfg.Log.Warn("requests of the hub were turned away: too many", "requests", dropped)
-		u.Event(wire.Event{Severity: "warning", Reason: "TooManyRequests", Message: fmt.Sprintf("%d requests were turned away", dropped)})
 	}
 	by, what := Line(r.by, 200), Line(r.what, 500)
 	if r.may(u.cfg.Granted()) {
 		u.cfg.Log.Info("the hub asks", "verb", r.verb, "by", by, "for", what)
 		return true
 	}
-	u.cfg.Log.Warn("the hub asks for what this node's state does not grant", "verb", r.verb, "by", by, "for", what)
-	u.denied(r)
+	u.refused.Add(1)
+	if ok, more := u.limit.denials.allow(10, 1.0/60); ok {
+		u.cfg.Log.Warn("the hub asks for what this node's state does not grant", "verb", r.verb, "by", by, "for", what, "more", more)
+		u.denied(r, more)
+	}
 	u.answer(m, refusal(wire.CodeDenied, "remote.%s is not granted by this node's signed state; set it in the config repo", r.verb))
 	return false
 }
 
-func (u *Uplink) denied(r request) {
-	u.refused.Add(1)
+// denied tells of a request that is not granted, and how many more there were since the last one
+// that was told.
+func (u *Uplink) denied(r request, more int) {
+	since := ""
+	if more > 0 {
+		since = fmt.Sprintf("; so were %d others before it", more)
+	}
 	reason := map[string]string{wire.VerbLogs: "LogsDenied", wire.VerbExec: "ExecDenied", wire.VerbRestart: "RestartDenied"}[r.verb]
 	u.Event(wire.Event{Severity: "warning", Reason: reason, App: Line(r.app, 100), Container: Line(r.container, 100),
-		Message: Line(fmt.Sprintf("%s asked for %s; remote.%s is not granted", Line(r.by, 200), Line(r.what, 300), r.verb), 700)})
+		Message: Line(fmt.Sprintf("%s asked for %s; remote.%s is not granted%s", Line(r.by, 200), Line(r.what, 300), r.verb, since), 700)})
 }
 
 func (u *Uplink) restart(ctx context.Context, m *nats.Msg, r wire.RestartRequest) {
@@ -201,36 +205,4 @@ func (u *Uplink) start(f func()) bool {
 		u.work.Go(f)
 	}
 	return !u.closing
-}
-
-// limiter lets bursts through and little more: what is asked is logged, and logs are bounded.
-type limiter struct {
-	mu      sync.Mutex
-	left    float64
-	at      time.Time
-	dropped int
-}
-
-const (
-	burst = 100
-	rate  = 10 // a second
-)
-
-// allow reports whether one more may pass, and if so how many did not since the last one.
-func (l *limiter) allow() (ok bool, dropped int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if l.at.IsZero() {
-		l.left = burst
-	}
-	l.left = min(burst, l.left+rate*now.Sub(l.at).Seconds())
-	l.at = now
-	if l.left < 1 {
-		l.dropped++
-		return false, 0
-	}
-	l.left--
-	dropped, l.dropped = l.dropped, 0
-	return true, dropped
 }

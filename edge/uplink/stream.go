@@ -312,7 +312,8 @@ func (u *Uplink) enforce() {
 	granted := u.cfg.Granted()
 	gone := u.endStreams(refusal(wire.CodeDenied, "the node's newest state does not grant it any more"), func(s *stream) bool { return !s.req.may(granted) })
 	for _, s := range gone {
-		u.denied(s.req)
+		u.refused.Add(1)
+		u.denied(s.req, 0)
 	}
 }
 
