@@ -106,7 +106,7 @@ func describe(w io.Writer, d hubapi.NodeDetail, events []hubapi.Event, wide bool
 		return err
 	}
 	if r := d.Report; r != nil {
-		if err := section(w, "Instances", instanceTable(r.Apps, wide, now), colours); err != nil {
+		if err := section(w, "Instances", instanceTable(r, wide, now), colours); err != nil {
 			return err
 		}
 	}
@@ -164,12 +164,15 @@ func stateTable(d hubapi.NodeDetail) *show.Table {
 	return t
 }
 
-func instanceTable(apps []wire.App, wide bool, now time.Time) *show.Table {
+func instanceTable(r *wire.Status, wide bool, now time.Time) *show.Table {
 	t := &show.Table{Heading: instanceHeading("APP/CONTAINER", wide)}
-	for _, a := range apps {
+	for _, a := range r.Apps {
 		for _, i := range a.Containers {
 			t.Add(append([]any{a.Name + "/" + i.Name}, instanceCells(i, wide, now)...)...)
 		}
+	}
+	if r.LeftOut > 0 {
+		t.Add(fmt.Sprintf("and %d more, which the report had no room for", r.LeftOut))
 	}
 	return t
 }

@@ -137,6 +137,32 @@ func TestReplaysAreLimited(t *testing.T) {
 	}
 }
 
+// A status that is too long says how many instances it leaves out.
+func TestLeftOut(t *testing.T) {
+	for _, n := range []int{1, wire.MaxInstance, wire.MaxInstance + 7, 20_000} {
+		s := wire.Status{Node: "gw-1", Apps: []wire.App{{Name: "first"}, {Name: "second"}}}
+		for i := range n {
+			a := &s.Apps[i%2]
+			a.Containers = append(a.Containers, wire.Instance{Name: fmt.Sprint(i), Image: strings.Repeat("i", 100+n/100), Problem: strings.Repeat("p", 3*wire.MaxText)})
+		}
+		b, err := uplink.Encode(s)
+		if err != nil || len(b) > wire.MaxStatus {
+			t.Fatalf("%d instances: %d bytes, %v", n, len(b), err)
+		}
+		var got wire.Status
+		if err := json.Unmarshal(b, &got); err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for _, a := range got.Apps {
+			told += len(a.Containers)
+		}
+		if told+got.LeftOut != n || n == 1 && got.LeftOut != 0 {
+			t.Errorf("%d instances: %d told, %d left out", n, told, got.LeftOut)
+		}
+	}
+}
+
 // A connection that breaks ends streams, and the hub hears it after the next one.
 func TestStreamsEndWithTheConnection(t *testing.T) {
 	r := newRig(t)

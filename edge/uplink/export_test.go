@@ -19,3 +19,5 @@ func NewDialer(ctx context.Context) interface {
 } {
 	return &dialer{ctx: ctx, proxy: func(*url.URL) (*url.URL, error) { return nil, nil }}
 }
+
+var Encode = encode

@@ -84,11 +84,15 @@ func (u *Uplink) sendStatus(conn *nats.Conn) {
 }
 
 // encode makes a status that is within its bounds: long texts are cut first, then what each
-// instance uses goes, then instances.
+// instance uses goes, then instances, which are counted.
 func encode(s wire.Status) ([]byte, error) {
-	left := wire.MaxInstance
+	left, all := wire.MaxInstance, 0
+	for _, a := range s.Apps {
+		all += len(a.Containers)
+	}
 	cut := func(f func(*wire.Instance), keep int) {
 		apps := append([]wire.App(nil), s.Apps...)
+		s.LeftOut = all
 		for n := range apps {
 			list := append([]wire.Instance(nil), apps[n].Containers...)
 			if len(list) > keep {
@@ -98,6 +102,7 @@ func encode(s wire.Status) ([]byte, error) {
 			for i := range list {
 				f(&list[i])
 			}
+			s.LeftOut -= len(list)
 			apps[n].Containers = list
 		}
 		s.Apps = apps
@@ -117,7 +122,7 @@ func encode(s wire.Status) ([]byte, error) {
 			}
 		}
 		if left == 0 {
-			s.Apps, s.State.Rejected, s.Conditions = nil, nil, nil
+			s.Apps, s.LeftOut, s.State.Rejected, s.Conditions = nil, all, nil, nil
 			return json.Marshal(s)
 		}
 	}

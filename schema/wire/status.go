@@ -23,6 +23,7 @@ type Status struct {
 	Machine Machine          `json:"machine"`
 	State   State            `json:"state"`
 	Apps    []App            `json:"apps,omitempty"`
+	LeftOut int              `json:"leftOut,omitempty"` // instances that there was no room for
 	Usage   *Usage           `json:"usage,omitempty"`
 	Well    bool             `json:"well"`            // runs what it knows to be wanted, in health
 	Why     string           `json:"why,omitempty"`   // it is not well

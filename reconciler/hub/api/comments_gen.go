@@ -140,6 +140,7 @@ var comments = map[string]string{
 	"wire.Status":              "Status is all that a node knows of itself: each one replaces the one before.",
 	"wire.Status.conditions":   "Conditions hold besides health; those that do not hold are left out.",
 	"wire.Status.epoch":        "random, new at each start of the agent",
+	"wire.Status.leftOut":      "instances that there was no room for",
 	"wire.Status.remote":       "what it grants the hub",
 	"wire.Status.seq":          "grows within an epoch",
 	"wire.Status.time":         "by the node's clock",

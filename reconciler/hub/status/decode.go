@@ -66,6 +66,7 @@ func cleanStatus(s *wire.Status) error {
 	m.CPUs, m.Memory = int(min(natural(int64(m.CPUs)), maxCPU)), natural(m.Memory)
 	cleanState(&s.State)
 	cleanUsage(s.Usage)
+	s.LeftOut = int(min(natural(int64(s.LeftOut)), math.MaxInt32))
 	s.Conditions = cleanConditions(s.Conditions)
 
 	count := 0
