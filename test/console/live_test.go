@@ -72,6 +72,8 @@ func filterFails(t *testing.T) {
 		stop := p.meddle("*/nodes?*", p.refused)
 		p.run(chromedp.SetValue("select[name=status]", "Unknown"))
 		p.sees("#notices", "no answer of the hub")
+		p.run(chromedp.SetValue("select[name=status]", "Ready"))
+		p.awaits(`document.querySelectorAll("#notices [data-notice]").length === 1`)
 		stop()
 	})
 	p.sees("table.nodes", "line1-gw-03")

@@ -88,6 +88,9 @@ func waiting(t *testing.T) {
 	stop = p.meddle("*/log?*", held)
 	p.run(chromedp.Click("[data-log-start]"))
 	p.sees("[data-log-state]", "Connecting …")
+	if !p.truth(`getComputedStyle(document.querySelector("[data-log-lines]"), "::before").content === "none"`) {
+		t.Error("a log that is coming asks to be chosen")
+	}
 	p.shots("log-connecting")
 	stop()
 	p.sees("[data-log-state]", "Live")

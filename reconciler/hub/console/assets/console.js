@@ -88,7 +88,11 @@
   on("htmx:beforeSwap", (e) => {
     if (e.detail.xhr.getResponseHeader("HX-Retarget")) { e.detail.shouldSwap = true; e.detail.isError = false; }
   });
-  on("htmx:responseError", () => document.getElementById("notices").append(document.getElementById("failed").content.cloneNode(true)));
+  on("htmx:responseError", () => {
+    const fresh = document.getElementById("failed").content.firstElementChild.cloneNode(true), all = document.getElementById("notices");
+    for (const n of all.children) if (n.textContent === fresh.textContent) n.remove(); // once is enough
+    all.append(fresh);
+  });
 
   // what is not filled in has no place in the address
   on("htmx:configRequest", (e) => {
