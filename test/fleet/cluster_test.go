@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -49,11 +50,10 @@ func beNATS(name string) int {
 // free are addresses on which nobody listens.
 func free(t *testing.T, n int) (all []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close()
-		all = append(all, l.Addr().String())
+	for len(all) < n {
+		if addr := hubproc.FreeAddr(t); !slices.Contains(all, addr) {
+			all = append(all, addr)
+		}
 	}
 	return all
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -113,15 +114,20 @@ func Feed(t testing.TB, dir string, states http.Handler) (f *feed.Feed, address 
 	return f, "unix:" + filepath.Join(dir, feed.Socket)
 }
 
-// FreeAddr returns an address on loopback that nobody listens on.
+// FreeAddr returns an address on loopback that nobody listens on. Its port is below those that
+// connections get by themselves: it is still free when a hub is started there, and started again.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12000+rand.N(20000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 // Start begins a hub and waits until it is ready for nodes, most of that time at most. The pin

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"net/url"
@@ -66,14 +67,18 @@ func certs(t testing.TB) (ca, cert, key string) {
 }
 
 // freePorts returns addresses on which nobody listens, for those who must know each other's
-// before they start.
+// before they start. Ports are below those that connections get by themselves, so that none is
+// taken meanwhile.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var all []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for try := 0; len(all) < n; try++ {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12000+mathrand.N(20000)))
 		if err != nil {
-			t.Fatal(err)
+			if try > 100 {
+				t.Fatal(err)
+			}
+			continue
 		}
 		defer l.Close()
 		all = append(all, l.Addr().String())
