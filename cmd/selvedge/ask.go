@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/term"
+
+	"selvedge/internal/exit"
 )
 
 // ask reads what somebody types, unless ctx ends before: a signal ends no read of a terminal,
@@ -28,16 +32,22 @@ func ask[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	}
 }
 
-// askSecret reads a line from the terminal without showing it.
+// askSecret reads a line from the terminal without showing it. The terminal's settings change
+// before the read and are back after it, also when that is given up.
 func askSecret(ctx context.Context) ([]byte, error) {
 	fd := int(os.Stdin.Fd())
-	before, err := term.GetState(fd)
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := ask(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
-	if ctx.Err() != nil {
-		_ = term.Restore(fd, before) // the read that goes on would do it too late
+	defer term.Restore(fd, before) // there is nothing else to do about it
+	line := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{os.Stdin, io.Discard}, "")
+	secret, err := ask(ctx, func() (string, error) { return line.ReadPassword("") })
+	if errors.Is(err, io.EOF) { // Ctrl-C is a key like others here
+		err = exit.Quiet(interrupted)
 	}
-	return secret, err
+	return []byte(secret), err
 }
