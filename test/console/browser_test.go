@@ -246,7 +246,8 @@ func (p *person) calmly(f func()) {
 }
 
 // meddle gives requests whose URL fits a pattern, in which * is anything, to a function that
-// answers for the network, until what it returns is called: those that it left then go on.
+// answers for the network, until what it returns is called: those that it left then go on. It is
+// sure of the requests of pages that are opened later.
 func (p *person) meddle(pattern string, answer func(*fetch.EventRequestPaused)) (stop func()) {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(p.ctx)

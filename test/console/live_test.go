@@ -66,10 +66,10 @@ func filterFails(t *testing.T) {
 	p.sees("#notices", "no node")
 	p.sees("table.nodes", "line1-gw-03")
 	p.awaits(`location.pathname === "/nodes"`)
+	stop := p.meddle(`*/nodes\?*`, p.refused)
 	p.visit("/nodes")
 	p.awaits(`document.readyState === "complete"`)
 	p.calmly(func() {
-		stop := p.meddle("*/nodes?*", p.refused)
 		p.run(chromedp.SetValue("select[name=status]", "Unknown"))
 		p.sees("#notices", "no answer of the hub")
 		p.run(chromedp.SetValue("select[name=status]", "Ready"))

@@ -24,7 +24,8 @@ type crew struct {
 	t        testing.TB
 	wg       sync.WaitGroup
 	up       atomic.Int64
-	restarts chan string // node, app and container
+	restarts chan string   // node, app and container
+	slow     chan struct{} // while it is full, restarts wait
 	links    map[string]*uplink.Uplink
 }
 
@@ -32,7 +33,7 @@ type crew struct {
 func (b *bed) connect(tell func(string, time.Time) wire.Status, names ...string) *crew {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &crew{t: b.t, restarts: make(chan string, 100), links: map[string]*uplink.Uplink{}}
+	c := &crew{t: b.t, restarts: make(chan string, 100), slow: make(chan struct{}, 1), links: map[string]*uplink.Uplink{}}
 	b.t.Cleanup(func() { cancel(); c.wg.Wait() })
 	for _, name := range names {
 		key := b.keys[name]
@@ -88,7 +89,13 @@ func (hands) Exec(context.Context, wire.ExecRequest, uplink.Terminal) (int, erro
 	return 0, fmt.Errorf("no containers here")
 }
 
-func (h hands) Restart(_ context.Context, r wire.RestartRequest) error {
+func (h hands) Restart(ctx context.Context, r wire.RestartRequest) error {
+	select {
+	case h.crew.slow <- struct{}{}:
+		<-h.crew.slow
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	h.crew.restarts <- h.node + " " + r.App + " " + r.Container
 	return nil
 }

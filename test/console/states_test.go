@@ -66,13 +66,14 @@ func TestWaiting(t *testing.T) { scenario(t, waiting) }
 func waiting(t *testing.T) {
 	b, c := populated(t)
 	p := b.open(t)
-	p.signIn("ana", "/nodes")
+	p.signIn("ana", "/")
+	stop := p.meddle(`*/nodes\?*`, held)
+	p.visit("/nodes")
 	p.sees("table.nodes", "line1-gw-03")
 	p.awaits(`document.readyState === "complete"`)
 	if p.truth(`document.querySelector(".filter .clear").checkVisibility()`) {
 		t.Error("there is a filter to clear")
 	}
-	stop := p.meddle("*/nodes?*", held)
 	p.run(chromedp.SetValue("select[name=workspace]", "folders/munich/*"))
 	p.awaits(`getComputedStyle(document.querySelector("#loading")).opacity === "1"`)
 	p.shots("loading")
@@ -82,10 +83,10 @@ func waiting(t *testing.T) {
 	p.run(chromedp.Click(".filter .clear"))
 	p.sees(".count", "12 nodes")
 
+	stop = p.meddle(`*/log\?*`, held)
 	p.visit("/nodes/line1-gw-01")
 	p.sees("#part-apps", "uploader")
 	p.awaits(`document.readyState === "complete"`)
-	stop = p.meddle("*/log?*", held)
 	p.run(chromedp.Click("[data-log-start]"))
 	p.sees("[data-log-state]", "Connecting …")
 	if !p.truth(`getComputedStyle(document.querySelector("[data-log-lines]"), "::before").content === "none"`) {
@@ -100,14 +101,14 @@ func waiting(t *testing.T) {
 	p.awaits(`document.activeElement.innerText === "Cancel" && document.activeElement.closest("[role=dialog]").getAttribute("aria-label") === "Restart camera"`)
 	p.run(chromedp.KeyEvent(kb.Tab))
 	p.awaits(`document.activeElement.innerText === "Restart"`)
-	stop = p.meddle("*/restart", held)
+	c.slow <- struct{}{}
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.sees(".confirm:popover-open .danger", "Restarting …")
 	p.run(chromedp.Evaluate[chromedp.Void](`window.news = 0; document.querySelector("#part-apps").addEventListener("htmx:sseMessage", () => news++); void 0`))
 	p.awaits(`news > 1`) // the table changes meanwhile, and the question does not
 	p.sees(".confirm:popover-open .danger:disabled", "Restarting …")
 	p.shots("restarting")
-	stop()
+	<-c.slow
 	p.sees("#notices", "was restarted")
 	if got := <-c.restarts; got != "line1-gw-01 camera camera" {
 		t.Error(got)
