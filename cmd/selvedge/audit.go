@@ -18,17 +18,18 @@ import (
 func auditCommand() *cobra.Command {
 	var f hubFlags
 	var o output
-	var limit int
+	var q client.AuditQuery
 	c := &cobra.Command{
-		Use:   "audit",
-		Short: "Show who did what, by the hub's audit log",
-		Long:  `audit prints the latest entries of the hub's audit log, oldest first. It takes the role admin.`,
-		Args:  none,
+		Use:     "audit",
+		Short:   "Show who did what, by the hub's audit log",
+		Example: "  selvedge audit --operation exec --node gw-7\n  selvedge audit --subject user:ana -o wide",
+		Long:    `audit prints the latest entries of the hub's audit log, oldest first. It takes the role admin.`,
+		Args:    none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			if limit < 1 {
-				return exit.Usagef("--limit %d: want at least 1", limit)
+			if q.Limit < 1 {
+				return exit.Usagef("--limit %d: want at least 1", q.Limit)
 			}
-			l, err := hub.Audit(c.Context(), limit)
+			l, err := hub.Audit(c.Context(), q)
 			if err != nil {
 				return err
 			}
@@ -39,7 +40,11 @@ func auditCommand() *cobra.Command {
 	}
 	f.register(c)
 	o.register(c)
-	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
+	c.Flags().StringVar(&q.Subject, "subject", "", "of this one only, e.g. user:ana")
+	c.Flags().StringVar(&q.Operation, "operation", "", "of this operation only, e.g. exec")
+	c.Flags().StringVar(&q.Node, "node", "", "on this node only")
+	c.Flags().IntVar(&q.Limit, "limit", 50, "at most so many")
+	complete(c, "node", completeWith(&f, nodeNames))
 	return c
 }
 

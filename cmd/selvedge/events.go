@@ -18,20 +18,20 @@ import (
 func eventsCommand() *cobra.Command {
 	var f hubFlags
 	var o output
+	var q eventFlags
 	var follow bool
-	var node string
-	var limit int
 	c := &cobra.Command{
 		Use:     "events",
 		Short:   "Show what happened on nodes and in the hub",
 		Long:    `events prints the latest events, oldest first. With -f it goes on, live.`,
-		Example: "  selvedge events --node gw-7\n  selvedge events -f",
+		Example: "  selvedge events --node gw-7 --since 1h\n  selvedge events -f --severity warning --folder folders/plant-a",
 		Args:    none,
 		RunE: f.run(func(c *cobra.Command, hub *client.Client, _ []string) error {
-			if limit < 1 {
-				return exit.Usagef("--limit %d: want at least 1", limit)
+			query, err := q.query()
+			if err != nil {
+				return err
 			}
-			l, err := hub.Events(c.Context(), node, limit)
+			l, err := hub.Events(c.Context(), query)
 			if err != nil {
 				return err
 			}
@@ -42,16 +42,61 @@ func eventsCommand() *cobra.Command {
 			if o.format == "yaml" {
 				return exit.Usagef("-f prints lines; use -o json")
 			}
-			return followEvents(c, hub, &o, node, oldestFirst(l.Items))
+			return followEvents(c, hub, &o, query, oldestFirst(l.Items))
 		}),
 	}
 	f.register(c)
 	o.register(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on, live, until interrupted")
-	c.Flags().StringVar(&node, "node", "", "of this node only")
-	c.Flags().IntVar(&limit, "limit", 50, "at most so many of the past")
-	complete(c, "node", completeWith(&f, nodeNames))
+	q.register(c, &f)
 	return c
+}
+
+// eventFlags select events.
+type eventFlags struct {
+	client.EventQuery
+	since string
+}
+
+// severities, by how bad they are.
+var severities = []string{"info", "warning", "error"}
+
+func (q *eventFlags) register(c *cobra.Command, f *hubFlags) {
+	c.Flags().StringVar(&q.Node, "node", "", "of this node only")
+	c.Flags().StringVarP(&q.Workspace, "workspace", "w", "", "of this workspace, e.g. folders/plant-a/line-1")
+	c.Flags().StringVar(&q.Folder, "folder", "", "of this folder and below")
+	c.Flags().StringVar(&q.App, "app", "", "about this app")
+	c.Flags().StringVar(&q.Reason, "reason", "", "with this reason, e.g. RolledBack")
+	c.Flags().StringVar(&q.Severity, "severity", "", "at least this severe: info, warning or error")
+	c.Flags().StringVarP(&q.Search, "query", "q", "", "with this text in node, app, reason or message")
+	c.Flags().StringVar(&q.since, "since", "", "since a duration ago, e.g. 10m, or a time, e.g. 2027-01-31T08:00:00Z")
+	c.Flags().IntVar(&q.Limit, "limit", 50, "at most so many of the past")
+	complete(c, "node", completeWith(f, nodeNames))
+	complete(c, "workspace", completeWith(f, workspaces))
+	complete(c, "folder", completeWith(f, folders))
+	complete(c, "app", completeWith(f, appNames))
+	complete(c, "severity", cobra.FixedCompletions(severities, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (q *eventFlags) query() (out client.EventQuery, err error) {
+	out = q.EventQuery
+	switch {
+	case q.Limit < 1:
+		return out, exit.Usagef("--limit %d: want at least 1", q.Limit)
+	case q.Severity != "" && !slices.Contains(severities, q.Severity):
+		return out, exit.Usagef("unknown severity %q; there are %s", q.Severity, strings.Join(severities, ", "))
+	case q.since != "":
+		out.Since, err = moment(q.since, time.Now())
+	}
+	return out, err
+}
+
+// chosen reports whether a watch, which knows less of what events are about, tells one that
+// is asked for.
+func chosen(q client.EventQuery, e hubapi.Event) bool {
+	text := strings.ToLower(strings.Join([]string{e.Node, e.Reason, e.App, e.Message}, "\n"))
+	return (q.Node == "" || e.Node == q.Node) && (q.App == "" || e.App == q.App) && (q.Reason == "" || e.Reason == q.Reason) &&
+		slices.Index(severities, e.Severity) >= slices.Index(severities, q.Severity) && strings.Contains(text, strings.ToLower(q.Search))
 }
 
 // oldestFirst turns a list of the hub around: the newest is at the end, where people look.
@@ -61,7 +106,7 @@ func oldestFirst(events []hubapi.Event) []hubapi.Event {
 	return events
 }
 
-func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, past []hubapi.Event) error {
+func followEvents(c *cobra.Command, hub *client.Client, o *output, q client.EventQuery, past []hubapi.Event) error {
 	w := c.OutOrStdout()
 	row := func(e hubapi.Event) *show.Table {
 		t := eventTable([]hubapi.Event{e}, true, o.wide(), time.Now())
@@ -95,9 +140,10 @@ func followEvents(c *cobra.Command, hub *client.Client, o *output, node string, 
 	if len(past) > 0 {
 		after = past[len(past)-1].ID
 	}
-	return watch(c, hub, client.WatchOptions{Node: node, After: after}, func(u hubapi.Update) error {
+	of := client.Query{Workspace: q.Workspace, Folder: q.Folder, App: q.App}
+	return watch(c, hub, client.WatchOptions{Query: of, Node: q.Node, After: after}, func(u hubapi.Update) error {
 		e := u.Event
-		if e == nil || node != "" && e.Node != node || known[e.ID] {
+		if e == nil || known[e.ID] || !chosen(q, *e) {
 			return nil
 		}
 		return printEvent(*e)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,7 +158,12 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 			LastExit: wire.LastExit{Code: 3, At: time.Now().Add(-5 * time.Minute)}, Usage: &wire.Usage{CPU: 0.5, Memory: 1 << 30}}},
 			hubapi.Instance{Node: "gw-2", Workspace: "folders/site-a/line-1", App: "web", Stale: true, Instance: wire.Instance{Name: "main", State: "exited", ExitCode: 137}})
 	case "GET /events", "GET /nodes/gw-1/events":
-		list(w, testEvent("2", "Unhealthy", "warning"), testEvent("1", "Started", "info"))
+		q := r.URL.Query()
+		events := []hubapi.Event{testEvent("2", "Unhealthy", "warning"), testEvent("1", "Started", "info")}
+		list(w, slices.DeleteFunc(events, func(e hubapi.Event) bool {
+			return q.Get("reason") != "" && q.Get("reason") != e.Reason || q.Get("folder") == "folders/none" ||
+				slices.Index(severities, e.Severity) < slices.Index(severities, q.Get("severity"))
+		})...)
 	case "GET /changes":
 		list(w, testChange())
 	case "GET /changes/abc":
@@ -175,6 +181,10 @@ func (h *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	case "DELETE /pending/AAAA-BBBB":
 		w.WriteHeader(http.StatusNoContent)
 	case "GET /audit":
+		if q := r.URL.Query(); q.Get("subject") == "user:nobody" || q.Get("operation") == "logs" || q.Get("node") == "gw-2" {
+			list[hubapi.AuditEntry](w)
+			return
+		}
 		list(w, hubapi.AuditEntry{Seq: 2, Subject: "user:ben", Operation: "exec", Outcome: hubapi.OutcomeRefused, Node: "gw-1", App: "web", Command: []string{"sh", "-c", evil}})
 	default:
 		problem(w, http.StatusNotFound, hubapi.ReasonNotFound, "there is no "+path+evil)

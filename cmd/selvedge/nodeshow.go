@@ -49,7 +49,7 @@ func showNode(c *cobra.Command, hub *client.Client, name string, o *output) erro
 		return o.write(c, "", d, []string{d.Name}, nil)
 	}
 	// the node is worth showing without its events
-	events, err := hub.Events(c.Context(), name, recentEvents)
+	events, err := hub.Events(c.Context(), client.EventQuery{Node: name, Limit: recentEvents})
 	w := c.OutOrStdout()
 	if e := describe(w, d, events.Items, o.wide(), time.Now(), show.Colours(w)); e != nil || err == nil {
 		return e

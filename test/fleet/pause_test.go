@@ -63,7 +63,7 @@ func TestSilentCuts(t *testing.T) {
 		b.until(30*time.Second, "all to be back", func() bool { return s.Connected() == n && b.ready(lost.Add(time.Second)) == n })
 	}
 	for name := range b.keys {
-		l, err := b.client("ana").Events(t.Context(), name, 100)
+		l, err := b.client("ana").Events(t.Context(), client.EventQuery{Node: name, Limit: 100})
 		must(t, err)
 		for _, e := range l.Items {
 			if e.Reason == "TwoMachines" {

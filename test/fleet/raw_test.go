@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"selvedge/reconciler/hub/client"
 	"selvedge/schema/wire"
 	"selvedge/test/swarm"
 )
@@ -97,7 +98,7 @@ func TestAnothersName(t *testing.T) {
 	if got := b.hostname("node-1"); got != "node-1" {
 		t.Errorf("node-1 is %q by the word of another", got)
 	}
-	all, err := b.client("ana").Events(t.Context(), "node-1", 100)
+	all, err := b.client("ana").Events(t.Context(), client.EventQuery{Node: "node-1", Limit: 100})
 	must(t, err)
 	for _, e := range all.Items {
 		if e.Reason == "Spoofed" {

@@ -286,7 +286,7 @@ func TestJoinTokenAgain(t *testing.T) {
 	if code, _ := b.ask("POST", "/api/v1/join-tokens", b.tokens["vera"], strings.NewReader(`{"guide":"`+workspace+`/box"}`)); code != http.StatusForbidden {
 		t.Errorf("a viewer makes join tokens: %d", code)
 	}
-	log, err := b.client("ana").Audit(t.Context(), 100)
+	log, err := b.client("ana").Audit(t.Context(), client.AuditQuery{Limit: 100})
 	must(t, err)
 	refused := 0
 	for _, e := range log.Items {

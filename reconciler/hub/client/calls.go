@@ -88,6 +88,12 @@ func get[T any](ctx context.Context, c *Client, path string, v url.Values) (T, e
 	return out, err
 }
 
+func setTime(v url.Values, name string, t time.Time) {
+	if !t.IsZero() {
+		v.Set(name, t.UTC().Format(time.RFC3339Nano))
+	}
+}
+
 func nodePath(node, more string) string { return "/nodes/" + url.PathEscape(node) + more }
 
 // Whoami returns whose the token is.
@@ -113,9 +119,7 @@ func (c *Client) Node(ctx context.Context, name string) (hubapi.NodeDetail, erro
 // Metrics returns the history of a node's usage; a zero time asks for all that is kept.
 func (c *Client) Metrics(ctx context.Context, node string, since time.Time) (hubapi.Metrics, error) {
 	v := url.Values{}
-	if !since.IsZero() {
-		v.Set("since", since.UTC().Format(time.RFC3339Nano))
-	}
+	setTime(v, "since", since)
 	return get[hubapi.Metrics](ctx, c, nodePath(node, "/metrics"), v)
 }
 
@@ -129,13 +133,37 @@ func (c *Client) Instances(ctx context.Context, q Query) (hubapi.List[hubapi.Ins
 	return all[hubapi.Instance](ctx, c, "/instances", q.values(), q.Limit)
 }
 
-// Events lists events, newest first; of one node if it is named.
-func (c *Client) Events(ctx context.Context, node string, limit int) (hubapi.List[hubapi.Event], error) {
-	path := "/events"
-	if node != "" {
-		path = nodePath(node, "/events")
+// EventQuery selects events.
+type EventQuery struct {
+	Node      string // a name that nobody has is an error
+	Workspace string
+	Folder    string
+	App       string
+	Reason    string
+	Severity  string // at least: info, warning or error
+	Search    string // part of the message, in any case
+	Since     time.Time
+	Limit     int // at most so many in all; 0 means all
+}
+
+func (q EventQuery) values() url.Values {
+	v := url.Values{}
+	for name, s := range map[string]string{"workspace": q.Workspace, "folder": q.Folder, "app": q.App, "reason": q.Reason, "severity": q.Severity, "q": q.Search} {
+		if s != "" {
+			v.Set(name, s)
+		}
 	}
-	return all[hubapi.Event](ctx, c, path, url.Values{}, limit)
+	setTime(v, "since", q.Since)
+	return v
+}
+
+// Events lists events, newest first.
+func (c *Client) Events(ctx context.Context, q EventQuery) (hubapi.List[hubapi.Event], error) {
+	path := "/events"
+	if q.Node != "" {
+		path = nodePath(q.Node, "/events")
+	}
+	return all[hubapi.Event](ctx, c, path, q.values(), q.Limit)
 }
 
 // Changes lists commits that took effect, newest first.
@@ -176,9 +204,23 @@ func (c *Client) Restart(ctx context.Context, node string, r hubapi.RestartReque
 	return c.callWithin(ctx, slowest, http.MethodPost, nodePath(node, "/restart"), nil, r, nil)
 }
 
+// AuditQuery selects entries of the audit log.
+type AuditQuery struct {
+	Subject   string // e.g. user:ana
+	Operation string // e.g. exec
+	Node      string
+	Limit     int // at most so many in all; 0 means all
+}
+
 // Audit lists what was done, newest first.
-func (c *Client) Audit(ctx context.Context, limit int) (hubapi.List[hubapi.AuditEntry], error) {
-	return all[hubapi.AuditEntry](ctx, c, "/audit", url.Values{}, limit)
+func (c *Client) Audit(ctx context.Context, q AuditQuery) (hubapi.List[hubapi.AuditEntry], error) {
+	v := url.Values{}
+	for name, s := range map[string]string{"subject": q.Subject, "operation": q.Operation, "node": q.Node} {
+		if s != "" {
+			v.Set(name, s)
+		}
+	}
+	return all[hubapi.AuditEntry](ctx, c, "/audit", v, q.Limit)
 }
 
 // OpenAPI returns the hub's description of its API.
@@ -211,9 +253,8 @@ func (o LogOptions) values() url.Values {
 			v.Set(name, strconv.FormatBool(b))
 		}
 	}
-	if !o.Since.IsZero() {
-		v.Set("since", o.Since.UTC().Format(time.RFC3339Nano))
-	} else if o.Ago > 0 {
+	setTime(v, "since", o.Since)
+	if o.Since.IsZero() && o.Ago > 0 {
 		v.Set("since", o.Ago.String())
 	}
 	if o.Tail != 0 {

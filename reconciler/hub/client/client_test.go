@@ -197,7 +197,7 @@ func TestQuery(t *testing.T) {
 		{func() error { _, err := c.Metrics(t.Context(), "n", time.Unix(0, 0)); return err }, "GET /api/v1/nodes/n/metrics?since=1970-01-01T00%3A00%3A00Z"},
 		{func() error { _, err := c.Change(t.Context(), "abc"); return err }, "GET /api/v1/changes/abc?"},
 		{func() error { return c.Reject(t.Context(), "A-B") }, "DELETE /api/v1/pending/A-B?"},
-		{func() error { _, err := c.Events(t.Context(), "n", 3); return err }, "GET /api/v1/nodes/n/events?limit=3"},
+		{func() error { _, err := c.Events(t.Context(), EventQuery{Node: "n", Limit: 3}); return err }, "GET /api/v1/nodes/n/events?limit=3"},
 	} {
 		if err := x.do(); err != nil || got != x.want {
 			t.Errorf("got %s, want %s; %v", got, x.want, err)

@@ -74,19 +74,31 @@ func TestHub(t *testing.T) {
 		t.Errorf("nodes %v: %v", names, err)
 	}
 	for name, call := range map[string]func() error{
-		"whoami":     func() error { _, err := c.Whoami(ctx); return err },
-		"summary":    func() error { _, err := c.Summary(ctx); return err },
-		"node":       func() error { _, err := c.Node(ctx, "mu-1"); return err },
-		"metrics":    func() error { _, err := c.Metrics(ctx, "mu-1", time.Now().Add(-time.Hour)); return err },
-		"apps":       func() error { _, err := c.Apps(ctx, client.Query{Folder: "folders/munich"}); return err },
-		"instances":  func() error { _, err := c.Instances(ctx, client.Query{App: "web"}); return err },
-		"events":     func() error { _, err := c.Events(ctx, "", 10); return err },
-		"nodeEvents": func() error { _, err := c.Events(ctx, "mu-1", 10); return err },
-		"changes":    func() error { _, err := c.Changes(ctx, 10); return err },
-		"guides":     func() error { _, err := c.Guides(ctx); return err },
-		"pending":    func() error { _, err := c.Pending(ctx); return err },
-		"restart":    func() error { return c.Restart(ctx, "mu-1", hubapi.RestartRequest{App: "web"}) },
-		"openapi":    func() error { _, err := c.OpenAPI(ctx); return err },
+		"whoami":    func() error { _, err := c.Whoami(ctx); return err },
+		"summary":   func() error { _, err := c.Summary(ctx); return err },
+		"node":      func() error { _, err := c.Node(ctx, "mu-1"); return err },
+		"metrics":   func() error { _, err := c.Metrics(ctx, "mu-1", time.Now().Add(-time.Hour)); return err },
+		"apps":      func() error { _, err := c.Apps(ctx, client.Query{Folder: "folders/munich"}); return err },
+		"instances": func() error { _, err := c.Instances(ctx, client.Query{App: "web"}); return err },
+		"events": func() error {
+			l, err := c.Events(ctx, client.EventQuery{Folder: "folders/munich", Reason: "Started", Severity: "info", Search: "HAS", Since: time.Now().Add(-time.Hour), Limit: 10})
+			if err == nil && (len(l.Items) != 1 || l.Items[0].Node != "mu-1") {
+				t.Errorf("events: %+v", l)
+			}
+			return err
+		},
+		"nodeEvents": func() error {
+			l, err := c.Events(ctx, client.EventQuery{Node: "mu-1", App: "none", Workspace: "folders/munich/line-1", Limit: 10})
+			if err == nil && len(l.Items) != 0 {
+				t.Errorf("nodeEvents: %+v", l)
+			}
+			return err
+		},
+		"changes": func() error { _, err := c.Changes(ctx, 10); return err },
+		"guides":  func() error { _, err := c.Guides(ctx); return err },
+		"pending": func() error { _, err := c.Pending(ctx); return err },
+		"restart": func() error { return c.Restart(ctx, "mu-1", hubapi.RestartRequest{App: "web"}) },
+		"openapi": func() error { _, err := c.OpenAPI(ctx); return err },
 		"joinTokens": func() error {
 			j, err := c.JoinTokens(ctx, hubapi.JoinTokenRequest{Guide: "folders/munich/line-1/box", Count: 2})
 			if err == nil && len(j.Tokens) != 2 {
@@ -94,7 +106,13 @@ func TestHub(t *testing.T) {
 			}
 			return err
 		},
-		"audit": func() error { _, err := c.Audit(ctx, 10); return err },
+		"audit": func() error {
+			l, err := c.Audit(ctx, client.AuditQuery{Subject: "nobody", Operation: "exec", Node: "mu-1", Limit: 10})
+			if err == nil && len(l.Items) != 0 {
+				t.Errorf("audit: %+v", l)
+			}
+			return err
+		},
 	} {
 		if err := call(); err != nil {
 			t.Errorf("%s: %v", name, err)
