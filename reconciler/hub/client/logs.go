@@ -51,6 +51,7 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 	f.cut = o.Tail != 0 || !o.Since.IsZero() || o.Ago > 0
 	began := time.Now()
 	o.Timestamps = true // to go on from
+	var opened time.Time
 	return c.resume(ctx, func() bool { return !f.last.IsZero() }, lost, func(ctx context.Context) error {
 		p := o
 		if p.Ago > 0 { // the same moment at each try
@@ -59,12 +60,18 @@ func (c *Client) Logs(ctx context.Context, node string, o LogOptions, w io.Write
 		if !f.last.IsZero() {
 			p.Since, p.Tail = f.last.Add(-overlap), 0
 			f.replay()
+		} else if o.Tail < 0 && !opened.IsZero() {
+			p.Since, p.Ago, p.Tail = time.Time{}, time.Since(opened), 0 // the past ended there
 		}
+		asked := time.Now()
 		res, err := c.stream(ctx, nodePath(node, "/logs"), p.values(), "text/plain", "")
 		if err != nil {
 			return err
 		}
 		defer res.Body.Close()
+		if opened.IsZero() {
+			opened = asked
+		}
 		if err := f.read(res.Body); err != nil {
 			return err
 		}

@@ -117,6 +117,32 @@ func TestFollowTail(t *testing.T) {
 	}
 }
 
+// TestFollowGap cuts a log of which nothing of the past was wanted before its first line:
+// what comes until it is asked for again is not lost.
+func TestFollowGap(t *testing.T) {
+	first, began := true, time.Now()
+	_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if first {
+			first = false
+			if q.Get("tail") != "-1" || q.Has("since") {
+				t.Errorf("asked first with %s", r.URL.RawQuery)
+			}
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		if ago, err := time.ParseDuration(q.Get("since")); err != nil || ago <= 0 || ago > time.Since(began) || q.Has("tail") {
+			t.Errorf("asked again with %s", r.URL.RawQuery)
+		}
+		fmt.Fprint(w, "2026-11-24T01:00:01Z meanwhile\n")
+	})
+	var out bytes.Buffer
+	if err := c.Logs(t.Context(), "gw-1", LogOptions{App: "web", Follow: true, Tail: -1}, &out, nil); err != nil || out.String() != "meanwhile\n" {
+		t.Errorf("%q %v", out.String(), err)
+	}
+}
+
 // TestFollowSinceAgo asks for the same moment again after a log broke off before anything came.
 func TestFollowSinceAgo(t *testing.T) {
 	var asked []time.Duration
