@@ -59,12 +59,12 @@ func TestNoticesOutlastTheBus(t *testing.T) {
 			"a": fmt.Sprint(wire.VerbNotice, wire.Notice{Generation: 3}, " ", wire.VerbReport, nil, " "),
 			"c": fmt.Sprint(wire.VerbReport, nil, " "),
 		}
-		if fmt.Sprint(told) != fmt.Sprint(want) {
-			t.Errorf("told %v, not %v", told, want)
-		}
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
+		}
+		if fmt.Sprint(told) != fmt.Sprint(want) {
+			t.Errorf("told %v, not %v", told, want)
 		}
 	})
 }
