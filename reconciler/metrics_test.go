@@ -26,7 +26,7 @@ func TestErrorsBeginAtZero(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"accept", "announce", "fetch", "publish", "resolve", "revoke", "trust", "validate"}; !slices.Equal(steps, want) {
+	if want := []string{"accept", "allow", "announce", "fetch", "publish", "resolve", "revoke", "trust", "validate"}; !slices.Equal(steps, want) {
 		t.Errorf("series for %v, want %v", steps, want)
 	}
 }
