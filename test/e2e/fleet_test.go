@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -337,7 +338,9 @@ func (f *fleet) tasks(n *world.Node) string {
 	f.Helper()
 	out, err := n.Ctr(f.Context(), "task", "ls")
 	f.must(err)
-	return out
+	lines := strings.Split(out, "\n")
+	slices.Sort(lines) // containerd lists them as they come
+	return strings.Join(lines, "\n")
 }
 
 // processes are the command lines of a node's containers, as the kernel has them.
