@@ -31,7 +31,7 @@ func coded(err error) error {
 		code = wire.CodeNotFound
 	case errors.Is(err, apply.ErrBusy):
 		code = wire.CodeBusy
-	case errors.Is(err, apply.ErrUnavailable):
+	case errors.Is(err, apply.ErrUnavailable), errors.Is(err, apply.ErrNotRunning): // who follows a log asks again
 		code = wire.CodeUnavailable
 	}
 	return &wire.Error{Code: code, Message: err.Error()}

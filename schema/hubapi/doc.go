@@ -46,7 +46,7 @@ const (
 	ReasonTimeout      = "timeout" // it did not answer in time
 	ReasonBusy         = "busy"
 	ReasonConflict     = "conflict"
-	ReasonUnavailable  = "unavailable" // the hub itself, or what is behind it
+	ReasonUnavailable  = "unavailable" // the hub itself, or what is behind it, or a container that does not run; ask again
 	ReasonFailed       = "failed"      // the node tried, and it did not work
 )
 

@@ -71,6 +71,6 @@ const (
 	CodeNotFound    = "notFound"    // no such app or container here
 	CodeInvalid     = "invalid"     // the request itself
 	CodeBusy        = "busy"        // too many streams or requests, or a state is on trial
-	CodeUnavailable = "unavailable" // the runtime does not answer
+	CodeUnavailable = "unavailable" // the runtime does not answer, or the container does not run; later it may
 	CodeFailed      = "failed"
 )

@@ -95,6 +95,8 @@ func wireProblem(node string, e *wire.Error) *hubapi.Problem {
 		return invalid("%s: %s", node, text)
 	case wire.CodeBusy:
 		return busy("%s: %s", node, text)
+	case wire.CodeUnavailable:
+		return problem(http.StatusServiceUnavailable, hubapi.ReasonUnavailable, "the node cannot do it now", "%s: %s", node, text)
 	}
 	return problem(http.StatusBadGateway, hubapi.ReasonFailed, "the node could not do it", "%s: %s", node, text)
 }
