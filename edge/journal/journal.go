@@ -55,7 +55,7 @@ func New(c Config) *Journal {
 		c.Out = io.Discard
 	}
 	// the folder is ours alone: lines may tell of the node's network
-	_ = os.MkdirAll(c.Dir, 0o700) // else the file cannot be made, and is tried again
+	_ = os.MkdirAll(c.Dir, 0o700) // else it is tried again with each line
 	t := &tee{out: c.Out, file: &logfile.Writer{Path: filepath.Join(c.Dir, name), Size: int64(cmp.Or(c.MB, 5)) << 20, Keep: 1}}
 	return &Journal{dir: c.Dir, out: t, h: slog.NewTextHandler(t, &slog.HandlerOptions{Level: c.Level})}
 }
@@ -89,7 +89,11 @@ func (t *tee) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, err := t.out.Write(p)
-	if _, ferr := t.file.Write(p); ferr != nil {
+	_, ferr := t.file.Write(p)
+	if errors.Is(ferr, fs.ErrNotExist) && os.MkdirAll(filepath.Dir(t.file.Path), 0o700) == nil {
+		_, ferr = t.file.Write(p)
+	}
+	if ferr != nil {
 		t.lost++
 	}
 	return n, err

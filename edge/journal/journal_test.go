@@ -150,6 +150,13 @@ func TestGoesOnWithoutItsFile(t *testing.T) {
 				t.Errorf("wrote on %q, lost %d", got, j.Lost())
 			}
 			if what == "no folder" {
+				if err := os.Remove(dir); err != nil {
+					t.Fatal(err)
+				}
+				log.Info("three")
+				if got := read(t, j, journal.Options{}); !strings.Contains(got, "three") {
+					t.Errorf("after the folder could be made: %q", got)
+				}
 				return
 			}
 			if got := read(t, j, journal.Options{}); got != "" {

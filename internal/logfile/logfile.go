@@ -196,12 +196,34 @@ func (l Log) open(path string) ([]file, error) {
 		if out, err = l.openOnce(dir); err != nil {
 			return nil, err
 		}
-		fi, err := dir.Lstat(l.Name)
-		if err != nil || len(out) > 0 && os.SameFile(fi, out[len(out)-1].id) {
+		if l.whole(dir, out) {
 			return out, nil
 		}
 	}
 	return out, nil
+}
+
+// whole tells whether files are all that there are: one may have been renamed between the look at
+// the folder and its opening, and be missing, while the file written now is there.
+func (l Log) whole(dir *os.Root, files []file) bool {
+	fi, err := dir.Lstat(l.Name)
+	if err != nil {
+		return true // between two files
+	}
+	if len(files) == 0 || !os.SameFile(fi, files[len(files)-1].id) {
+		return false
+	}
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return false
+	}
+	newest := int64(0)
+	for _, e := range entries {
+		if n, ok := Number(l.Name, e.Name()); ok && n < live && e.Type().IsRegular() {
+			newest = max(newest, n)
+		}
+	}
+	return newest == 0 || len(files) > 1 && files[len(files)-2].n == newest
 }
 
 func (l Log) openOnce(dir *os.Root) ([]file, error) {

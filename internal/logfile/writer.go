@@ -56,22 +56,21 @@ func (w *Writer) ready(more int) error {
 	if err := w.open(); err != nil || w.size == 0 || w.size+int64(more) <= w.Size {
 		return err
 	}
-	older, err := w.older()
+	older, newest, err := w.older()
 	if err != nil {
 		return err
 	}
-	next := int64(1)
-	if len(older) > 0 {
-		next = older[len(older)-1] + 1
-	}
+	next := newest + 1
 	err = w.Close()
-	if rerr := os.Rename(w.Path, w.name(next)); rerr == nil {
+	switch rerr := os.Rename(w.Path, w.name(next)); {
+	case rerr == nil:
 		older = append(older, next)
-	} else if !errors.Is(rerr, fs.ErrNotExist) { // somebody removed it
+	case errors.Is(rerr, fs.ErrNotExist): // somebody removed it
+	case w.size > 2*w.Size:
 		err = errors.Join(err, rerr)
-	}
+	} // else the file takes some more, and the next write tries again
 	for _, n := range older[:max(len(older)-w.Keep, 0)] {
-		err = errors.Join(err, os.Remove(w.name(n)))
+		_ = os.Remove(w.name(n)) // tried again when the next one is full
 	}
 	return errors.Join(err, w.open())
 }
@@ -99,17 +98,21 @@ func (w *Writer) open() error {
 
 func (w *Writer) name(n int64) string { return fmt.Sprintf("%s.%d", w.Path, n) }
 
-// older lists the numbers of full files, oldest first.
-func (w *Writer) older() ([]int64, error) {
+// older lists the numbers of full files, oldest first, and the newest number that is taken.
+func (w *Writer) older() (files []int64, newest int64, err error) {
 	entries, err := os.ReadDir(filepath.Dir(w.Path))
-	var out []int64
 	for _, e := range entries {
-		if n, ok := Number(filepath.Base(w.Path), e.Name()); ok && n < live {
-			out = append(out, n)
+		n, ok := Number(filepath.Base(w.Path), e.Name())
+		if !ok || n == live {
+			continue
+		}
+		newest = max(newest, n)
+		if e.Type().IsRegular() {
+			files = append(files, n)
 		}
 	}
-	slices.Sort(out)
-	return out, err
+	slices.Sort(files)
+	return files, newest, err
 }
 
 // live is the number of the file that is written: it is the newest.

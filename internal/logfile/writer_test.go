@@ -1,6 +1,8 @@
 package logfile_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -150,4 +152,62 @@ func TestWriterTriesAgain(t *testing.T) {
 	if got := read(t, plain(dir), logfile.Options{}); got != "kept\n" {
 		t.Errorf("%q", got)
 	}
+}
+
+// What is wrong with an older file costs no new line.
+func TestWriterGoesOnBesideOldTrouble(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"log.1", "log.7"} { // not files: neither moved over nor removed
+		if err := os.MkdirAll(filepath.Join(dir, name, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &logfile.Writer{Path: filepath.Join(dir, "log"), Size: 20, Keep: 100}
+	defer w.Close()
+	var want []string
+	for n := range 100 {
+		want = append(want, fmt.Sprint(n))
+		if _, err := fmt.Fprintf(w, "%d\n", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Fields(read(t, plain(dir), logfile.Options{})); !slices.Equal(got, want) {
+		t.Errorf("%d of %d lines: %v", len(got), len(want), got)
+	}
+}
+
+// TestFollowsManyRotations has a follower look again and again while files are being renamed.
+func TestFollowsManyRotations(t *testing.T) {
+	dir := t.TempDir()
+	w := &logfile.Writer{Path: filepath.Join(dir, "log"), Size: 2000, Keep: 1 << 20}
+	defer w.Close()
+	if _, err := io.WriteString(w, "0\n"); err != nil {
+		t.Fatal(err)
+	}
+	const lines = 20000
+	from, to := io.Pipe()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- plain(dir).Read(ctx, logfile.Options{Follow: true}, to) }()
+	go func() {
+		for n := 1; n < lines; n++ {
+			fmt.Fprintf(w, "%d\n", n)
+			if n%500 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	s := bufio.NewScanner(from)
+	for n := range lines {
+		if !s.Scan() {
+			t.Fatal(s.Err())
+		}
+		if s.Text() != fmt.Sprint(n) {
+			t.Fatalf("line %s came, and not %d", s.Text(), n)
+		}
+	}
+	stop()
+	from.Close()
+	<-ended
 }
