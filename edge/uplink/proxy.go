@@ -47,6 +47,15 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return d.last, nil
 }
 
+// cut ends the connection that there is, if there is one.
+func (d *dialer) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last != nil {
+		d.last.Close()
+	}
+}
+
 // ending is a connection that an ending agent leaves behind. The library compares connections: it
 // is used by its address.
 type ending struct {

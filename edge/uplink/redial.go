@@ -49,7 +49,7 @@ func (r *redial) next(hubs []nats.Server, _ nats.ServerInfo) (*nats.Server, time
 func (r *redial) connected(url string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last, r.since = url, time.Now()
+	r.last, r.since, r.soon = url, time.Now(), false
 }
 
 // again lets the next attempt go to the same hub at once: the connection ends by our own will.

@@ -218,7 +218,8 @@ func (u *Uplink) connection(ctx context.Context) error {
 		return err
 	}
 	closed := make(chan struct{})
-	conn, err := nats.Connect(strings.Join(busURLs(u.cfg.Auth.Hubs()), ","), u.options(ctx, closed)...)
+	d := &dialer{ctx: ctx, proxy: u.cfg.proxy}
+	conn, err := nats.Connect(strings.Join(busURLs(u.cfg.Auth.Hubs()), ","), u.options(ctx, d, closed)...)
 	if err != nil {
 		return err
 	}
@@ -235,7 +236,7 @@ func (u *Uplink) connection(ctx context.Context) error {
 		inner, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() { u.reporting(inner, conn) })
-		wg.Go(func() { u.renewing(inner, conn) })
+		wg.Go(func() { u.renewing(inner, conn, d) })
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -287,7 +288,7 @@ const (
 	maxRestarts     = 8
 )
 
-func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Option {
+func (u *Uplink) options(ctx context.Context, d *dialer, closed chan struct{}) []nats.Option {
 	opts := []nats.Option{
 		nats.Name("selvedge-edge " + u.cfg.Node),
 		nats.UserJWT(func() (string, error) {
@@ -312,7 +313,7 @@ func (u *Uplink) options(ctx context.Context, closed chan struct{}) []nats.Optio
 		nats.IgnoreDiscoveredServers(),
 		nats.ReconnectToServer(u.redial.next),
 		nats.Timeout(10 * time.Second),
-		nats.SetCustomDialer(&dialer{ctx: ctx, proxy: u.cfg.proxy}),
+		nats.SetCustomDialer(d),
 		nats.PingInterval(u.cfg.Ping), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(30 * time.Second),
 		nats.NoCallbacksAfterClientClose(),
@@ -416,7 +417,7 @@ func (u *Uplink) due(last *time.Time) bool {
 
 // renewing connects anew before the token ends: the server would cut the connection then. It
 // waits for a moment without streams, as far as the token lets it.
-func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
+func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn, d *dialer) {
 	for {
 		u.mu.Lock()
 		g := u.used
@@ -431,7 +432,7 @@ func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
 		case u.open() > 0 && age < last:
 			pause = last - age
 		default:
-			u.renew(ctx, conn, g)
+			u.renew(ctx, conn, d, g)
 			pause = max(time.Second, u.cfg.Tokens.Soon())
 		}
 		select {
@@ -444,7 +445,7 @@ func (u *Uplink) renewing(ctx context.Context, conn *nats.Conn) {
 }
 
 // renew connects with a newer token than the connection has.
-func (u *Uplink) renew(ctx context.Context, conn *nats.Conn, old auth.Grant) {
+func (u *Uplink) renew(ctx context.Context, conn *nats.Conn, d *dialer, old auth.Grant) {
 	fresh, err := u.cfg.Tokens.Renewed(ctx, 0.65)
 	if err != nil {
 		u.note(err)
@@ -461,10 +462,9 @@ func (u *Uplink) renew(ctx context.Context, conn *nats.Conn, old auth.Grant) {
 		}
 	}
 	conn.FlushTimeout(5 * time.Second)
-	if conn.IsConnected() { // else the next connection has the new token anyhow, and the library would stop to pause
-		u.redial.again()
-		conn.ForceReconnect()
-	}
+	// Not by ForceReconnect: if the connection is lost in this moment, the library pauses no more.
+	u.redial.again()
+	d.cut()
 }
 
 func (u *Uplink) open() int {
