@@ -95,7 +95,7 @@ func (q *eventFlags) query() (out client.EventQuery, err error) {
 // is asked for.
 func chosen(q client.EventQuery, e hubapi.Event) bool {
 	text := strings.ToLower(strings.Join([]string{e.Node, e.Reason, e.App, e.Message}, "\n"))
-	return (q.Node == "" || e.Node == q.Node) && (q.App == "" || e.App == q.App) && (q.Reason == "" || e.Reason == q.Reason) &&
+	return (q.Since.IsZero() || !e.Received.Before(q.Since)) && (q.Node == "" || e.Node == q.Node) && (q.App == "" || e.App == q.App) && (q.Reason == "" || e.Reason == q.Reason) &&
 		slices.Index(severities, e.Severity) >= slices.Index(severities, q.Severity) && strings.Contains(text, strings.ToLower(q.Search))
 }
 
