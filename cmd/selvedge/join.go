@@ -56,6 +56,10 @@ what 'selvedge keys root show' prints, before the line is run.`,
 			if hubURL = account.Hub(hubURL); hubURL != "" && !hubRE.MatchString(hubURL) {
 				return exit.Usagef("--hub-url %q: want https://HOST[:PORT]", hubURL)
 			}
+			want, by, err := rootAtHand(c, fingerprint, trustDir) // before a token is made
+			if err != nil {
+				return err
+			}
 			tokens, err := hub.JoinTokens(c.Context(), r)
 			if err != nil {
 				return err
@@ -65,7 +69,7 @@ what 'selvedge keys root show' prints, before the line is run.`,
 			if err != nil {
 				return err
 			}
-			if err := rootIsKnown(c, hub.URL(), tokens.Fingerprint, fingerprint, trustDir); err != nil {
+			if err := rootIsKnown(c, hub.URL(), tokens.Fingerprint, want, by); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "run on the new node, as root, before %s:\n", tokens.Expires.Local().Format(time.RFC3339))
@@ -82,19 +86,25 @@ what 'selvedge keys root show' prints, before the line is run.`,
 	return c
 }
 
-// rootIsKnown refuses a root of trust other than the one that is asked for, that is at hand, or
-// that the hub named before; a hub that could choose it could sign what nodes run.
-func rootIsKnown(c *cobra.Command, hub, got, asked, dir string) error {
-	want, by := asked, "--root-fingerprint asks for"
-	if want == "" {
-		chain, err := trustdir.Load(dir)
-		switch {
-		case err == nil:
-			want, by = chain.First.Fingerprint(), dir+" holds"
-		case !errors.Is(err, fs.ErrNotExist) || c.Flags().Changed("trust"):
-			return fmt.Errorf("root of trust: %w", err)
-		}
+// rootAtHand returns the fingerprint of the root that is asked for, or of the documents in dir, and
+// who wants it; none if there are no documents.
+func rootAtHand(c *cobra.Command, asked, dir string) (want, by string, err error) {
+	if asked != "" {
+		return asked, "--root-fingerprint asks for", nil
 	}
+	chain, err := trustdir.Load(dir)
+	switch {
+	case err == nil:
+		return chain.First.Fingerprint(), dir + " holds", nil
+	case errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("trust"):
+		return "", "", nil
+	}
+	return "", "", fmt.Errorf("root of trust: %w; give --root-fingerprint, or --trust with the directory of its documents", err)
+}
+
+// rootIsKnown refuses a root of trust other than the one that is wanted, or that the hub named
+// before; a hub that could choose it could sign what nodes run.
+func rootIsKnown(c *cobra.Command, hub, got, want, by string) error {
 	book, err := account.Load()
 	if err != nil { // the environment takes its place
 		book = &account.Book{}
