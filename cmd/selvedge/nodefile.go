@@ -29,9 +29,9 @@ type nodeEntry struct {
 }
 
 // nodeFiles are where a node's file may be. The second is for one that awaits its key in the
-// first, where people put it of themselves.
+// first, where people put it of themselves; no name of a node has a dot.
 func nodeFiles(workspace, name string) []string {
-	return []string{path.Join(workspace, "node-"+name+".cue"), path.Join(workspace, "node-"+name+"-identity.cue")}
+	return []string{path.Join(workspace, "node-"+name+".cue"), path.Join(workspace, "node-"+name+".identity.cue")}
 }
 
 // file is where the node is written, in a tree.

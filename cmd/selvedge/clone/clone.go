@@ -107,14 +107,14 @@ func (c Clone) Hold(ctx context.Context) (release func(), err error) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(holdWait / 100):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	return nil, errors.Join(fmt.Errorf("another run changes %s now; let it end first (%s: %w)", c.Dir, name, err), f.Close())
 }
 
-// holdWait is for a run that nobody has to answer.
-const holdWait = 10 * time.Second
+// holdWait is for a run that somebody answers soon, or a slow hook.
+const holdWait = time.Minute
 
 // Head returns the commit that the clone is at, or "" before the first one.
 func (c Clone) Head(ctx context.Context) string {
