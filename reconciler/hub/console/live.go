@@ -123,13 +123,14 @@ func (x *exchange) last(out *events, err error) {
 		return
 	case ok && p.Reason == hubapi.ReasonUnauthorized:
 		_ = out.send("signedout", nil)
-	case ok && (p.Reason == hubapi.ReasonForbidden || p.Reason == hubapi.ReasonNotFound):
+	case ok && (p.Reason == hubapi.ReasonForbidden || p.Reason == hubapi.ReasonNotFound || p.Reason == hubapi.ReasonInvalid):
 		_ = out.send("reload", nil)
 	case ok && p.Reason == hubapi.ReasonBusy:
 		out.retry(retryBusy)
 		_ = out.send("busy", nil)
 	default:
-		x.c.Log.Warn("a page's stream ends", "id", x.id, "path", x.r.URL.Path, "error", err)
+		x.c.Log.Error("a page's stream ends", "id", x.id, "path", x.r.URL.Path, "error", err)
+		_ = out.send("failed", nil) // with when to ask again
 	}
 	_ = out.flush() // the reader left
 }

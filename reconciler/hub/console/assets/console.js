@@ -180,7 +180,7 @@
     box.addEventListener("scroll", () => {
       const below = box.scrollHeight - box.clientHeight - box.scrollTop;
       if (box.scrollTop < at && below > 1) follow.checked = false;
-      else if (below < 40) follow.checked = true;
+      else if (below < 40 && box.scrollHeight > box.clientHeight) follow.checked = true;
       at = box.scrollTop;
     }, { passive: true });
     openLog = (q) => {
