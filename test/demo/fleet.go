@@ -150,7 +150,12 @@ func (d *demo) revoke(ctx context.Context) (string, error) {
 	if err := d.Commit(ctx, "Take "+d.far.Name+" out"); err != nil {
 		return "", err
 	}
-	err := d.Until(ctx, 30*time.Second, "the node to be refused", func() bool {
+	err := d.Until(ctx, 30*time.Second, "the node's connection to end", func() bool { return !d.far.Status(ctx).Hub.Connected })
+	if err != nil {
+		return "", err
+	}
+	took := time.Since(began)
+	err = d.Until(ctx, 30*time.Second, "the node to be refused", func() bool {
 		return strings.Contains(d.far.Hub(ctx), "no node in Git")
 	})
 	if err != nil {
@@ -163,5 +168,5 @@ func (d *demo) revoke(ctx context.Context) (string, error) {
 	if strings.Contains(out, d.far.Name) {
 		return "", fmt.Errorf("the hub lists it still: %s", out)
 	}
-	return fmt.Sprintf("cut off %.1f s after the push; what it runs goes on until somebody takes it away", time.Since(began).Seconds()), nil
+	return fmt.Sprintf("cut off %.1f s after the push, and refused when it asks again; what it runs goes on until somebody takes it away", took.Seconds()), nil
 }
