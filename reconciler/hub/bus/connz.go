@@ -55,9 +55,7 @@ func (p *presence) countAll(ctx context.Context) {
 	partly := p.alive() // servers; half of a count, or none, forgets nothing
 	for _, page := range first {
 		delete(partly, page.Server.ID)
-	}
-	if len(partly) > 0 { // they are busy; or gone, which is noticed soon
-		time.AfterFunc(5*time.Second, p.again)
+		p.heard(page.Server.ID) // its statistics come later: until then, too, it may be too busy for a count
 	}
 	for _, page := range first {
 		for offset := 0; ; {
@@ -85,6 +83,9 @@ func (p *presence) countAll(ctx context.Context) {
 			next.Server.ID = page.Server.ID
 			page = next
 		}
+	}
+	if len(partly) > 0 { // they are busy; or gone, which is noticed soon
+		time.AfterFunc(5*time.Second, p.again)
 	}
 	p.forget(found, partly)
 }

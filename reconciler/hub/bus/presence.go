@@ -205,6 +205,9 @@ func (p *presence) connectEvent(m *nats.Msg) {
 	}
 	if c, ok := claimsOf(e.Client.JWT); ok {
 		c.start = e.Client.Start
+		if !p.heard(e.Server.ID) {
+			p.again()
+		}
 		p.add(connID{e.Server.ID, e.Client.ID}, c, true)
 	}
 }
@@ -234,15 +237,19 @@ func (p *presence) shutdownEvent(m *nats.Msg) {
 // statsEvent notes that a server is alive.
 func (p *presence) statsEvent(m *nats.Msg) {
 	parts := strings.Split(m.Subject, ".")
-	if len(parts) == 4 {
-		p.mu.Lock()
-		_, known := p.silent[parts[2]]
-		p.silent[parts[2]] = 0
-		p.mu.Unlock()
-		if !known { // it is new, or was thought to be gone, and so were its nodes
-			p.again()
-		}
+	if len(parts) == 4 && !p.heard(parts[2]) {
+		p.again()
 	}
+}
+
+// heard notes that a server is alive. One that was not known is new, or was thought to be gone,
+// and so were its nodes.
+func (p *presence) heard(server string) (known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known = p.silent[server]
+	p.silent[server] = 0
+	return known
 }
 
 // bury removes servers that have been silent for long, while the hub itself is connected. It is

@@ -118,6 +118,36 @@ func TestPresenceIsCountedAtStart(t *testing.T) {
 	h.untilThere(t, "a", true)
 }
 
+// TestBusyServerKeepsItsNodes: a server that told of a node, in a count or by itself, and is late
+// for the counts after that loses none, though it has not given its statistics yet.
+func TestBusyServerKeepsItsNodes(t *testing.T) {
+	h := start(t, Config{})
+	join(t, h, "a")
+	p := h.presence
+	for what, tell := range map[string]func(server string){
+		"a count": func(string) { p.countAll(t.Context()) },
+		"an event": func(server string) {
+			told, _ := json.Marshal(map[string]any{"server": map[string]any{"id": server}, "client": map[string]any{"id": 1 << 20, "jwt": newNode(t, h.Bus, "b").jwt}})
+			p.connectEvent(&nats.Msg{Data: told})
+		},
+	} {
+		id, _ := p.current("a")
+		p.mu.Lock()
+		clear(p.silent) // as if this hub had just begun to listen
+		p.mu.Unlock()
+		tell(id.server)
+		if !p.alive()[id.server] {
+			t.Error("not heard by", what)
+		}
+		for range 2 {
+			p.forget(nil, p.alive())
+		}
+		if now, _ := p.current("a"); now != id {
+			t.Error("forgotten after", what)
+		}
+	}
+}
+
 // TestEndIsHeardFirst needs no ghost of a connection whose end overtakes its beginning, or the
 // answer of a count.
 func TestEndIsHeardFirst(t *testing.T) {
