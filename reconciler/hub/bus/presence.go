@@ -24,13 +24,6 @@ const (
 	// that the reconciler is silent, a minute.
 	doubtTime       = 3 * time.Second
 	sharedDoubtTime = 90 * time.Second
-	// takeovers of a connection within takeoverTime are no longer a network that changes,
-	// but two machines that take the name from each other: they do so every few seconds, and a
-	// link that breaks without a word is noticed after 40 seconds at the earliest. warnTime
-	// passes before it is told of the same node again.
-	takeovers    = 3
-	takeoverTime = time.Minute
-	warnTime     = 5 * time.Minute
 	// maxSilent looks, lookTime apart, without a word of a server mean that it and its
 	// connections are gone: it gives its statistics every 10 seconds. Looks are counted, not
 	// time: a process that was stopped for a while did not listen.
@@ -63,9 +56,8 @@ type presence struct {
 
 	mu     sync.Mutex
 	conns  map[connID]*connection
-	nodes  map[string][]connID    // one, the newest
-	taken  map[string][]time.Time // when a node's connection was taken over
-	warned map[string]time.Time
+	nodes  map[string][]connID // one, the newest
+	taken  contests
 	silent map[string]int // servers, by identifier: looks since one was heard
 	// ended are connections whose end was told, and when. Each subject has a goroutine of its
 	// own, so that an end may be heard before its beginning, and a count is older than what was
@@ -79,7 +71,7 @@ func newPresence(b *Bus) *presence {
 		doubt = sharedDoubtTime
 	}
 	return &presence{b: b, doubt: doubt, recount: make(chan struct{}, 1),
-		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: map[string][]time.Time{}, warned: map[string]time.Time{}, silent: map[string]int{}, ended: map[connID]time.Time{}}
+		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: contests{}, silent: map[string]int{}, ended: map[connID]time.Time{}}
 }
 
 // again asks for a count, as events may have been lost.
@@ -317,7 +309,7 @@ func (p *presence) add(id connID, c connection, live bool) {
 	for _, o := range older {
 		delete(p.conns, o) // if it stays, for what reason ever, the next count finds it
 	}
-	twice := live && len(older) > 0 && p.takeover(c.node, time.Now())
+	twice := live && len(older) > 0 && p.taken.over(c.node, time.Now())
 	p.b.inbox.connected(c.node, true)
 	p.mu.Unlock()
 	for _, o := range older {
@@ -338,18 +330,6 @@ func (p *presence) newer(id, than connID, live bool) bool {
 		return id.id > than.id
 	}
 	return live || p.conns[id].start.After(p.conns[than].start)
-}
-
-// takeover notes one, and tells whether they are too many. It is called with the lock.
-func (p *presence) takeover(node string, now time.Time) bool {
-	kept := slices.DeleteFunc(p.taken[node], func(t time.Time) bool { return now.Sub(t) > takeoverTime })
-	p.taken[node] = append(kept, now)
-	if len(p.taken[node]) < takeovers || now.Sub(p.warned[node]) < warnTime {
-		return false
-	}
-	p.warned[node] = now
-	delete(p.taken, node)
-	return true
 }
 
 func (p *presence) remove(id connID) {
@@ -431,16 +411,7 @@ func (p *presence) sweep(now time.Time) {
 		all[id] = *c
 	}
 	maps.DeleteFunc(p.ended, func(_ connID, t time.Time) bool { return now.Sub(t) > endedTime })
-	for node, t := range p.warned {
-		if now.Sub(t) > warnTime {
-			delete(p.warned, node)
-		}
-	}
-	for node, ts := range p.taken {
-		if now.Sub(ts[len(ts)-1]) > takeoverTime {
-			delete(p.taken, node)
-		}
-	}
+	p.taken.sweep(now)
 	p.mu.Unlock()
 	for id, c := range all {
 		if !c.doubt.IsZero() || p.b.cfg.Allowed(c.node, c.key) {

@@ -74,24 +74,6 @@ func TestTwoMachinesWithOneKey(t *testing.T) {
 	}
 }
 
-// TestTakeovers tells a link that breaks again and again from two machines.
-func TestTakeovers(t *testing.T) {
-	for _, c := range []struct {
-		every time.Duration
-		want  int // alarms in 20 minutes
-	}{{2 * time.Second, 4}, {15 * time.Second, 4}, {40 * time.Second, 0}, {time.Minute, 0}} {
-		p, now, alarms := newPresence(&Bus{}), time.Now(), 0
-		for end := now.Add(20 * time.Minute); now.Before(end); now = now.Add(c.every) {
-			if p.takeover("a", now) {
-				alarms++
-			}
-		}
-		if alarms != c.want {
-			t.Errorf("taken over every %v: %d alarms, not %d", c.every, alarms, c.want)
-		}
-	}
-}
-
 func TestPresenceIsCountedAtStart(t *testing.T) {
 	h := start(t, Config{})
 	join(t, h, "a")
