@@ -32,10 +32,11 @@ type revoked struct {
 
 	mu      sync.Mutex
 	keys    map[string]int64
-	account int64 // when the newest JWT of the account that was seen was issued
+	since   map[string]time.Time // since when this hub knows of it, by a clock that nobody sets
+	account int64                // when the newest JWT of the account that was seen was issued
 }
 
-func (r *revoked) init() { r.keys = map[string]int64{} }
+func (r *revoked) init() { r.keys, r.since = map[string]int64{}, map[string]time.Time{} }
 
 // at returns when a key was revoked, or 0.
 func (r *revoked) at(key string) int64 {
@@ -50,7 +51,14 @@ func (r *revoked) stamp(at int64, issued map[string]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, newest := range issued {
-		r.keys[k] = max(at, newest, max(r.keys[k], r.keys[jwt.All])+1)
+		r.raise(k, max(at, newest, max(r.keys[k], r.keys[jwt.All])+1))
+	}
+}
+
+// raise notes when a key was revoked, if nothing later is known. It is called with the lock.
+func (r *revoked) raise(key string, t int64) {
+	if t > r.keys[key] {
+		r.keys[key], r.since[key] = t, time.Now()
 	}
 }
 
@@ -60,7 +68,7 @@ func (r *revoked) learn(a *jwt.AccountClaims) {
 	defer r.mu.Unlock()
 	r.account = max(r.account, a.IssuedAt)
 	for k, t := range a.Revocations {
-		r.keys[k] = max(r.keys[k], t)
+		r.raise(k, t)
 	}
 }
 
@@ -129,7 +137,7 @@ func (b *Bus) pushRevoked(ctx context.Context, nc *nats.Conn, always bool) error
 	}
 	b.revoked.learn(a)
 	b.revoked.mu.Lock()
-	prune(b.revoked.keys, time.Now())
+	b.revoked.prune(time.Now(), a.Revocations)
 	want, newest := maps.Clone(b.revoked.keys), b.revoked.account
 	b.revoked.mu.Unlock()
 	if !always && maps.Equal(want, a.Revocations) {
@@ -159,19 +167,28 @@ func (b *Bus) pushRevoked(ctx context.Context, nc *nats.Conn, always bool) error
 	return nil
 }
 
-// prune removes what no JWT is old enough for, and bounds the rest.
-func prune(keys map[string]int64, now time.Time) {
+// prune removes what no JWT is old enough for, and bounds the rest; theirs is what the servers
+// hold. This hub's clock alone removes nothing, for it may be days ahead: what it calls old has
+// been known here for as long as a JWT can live, or another hub has removed it. It is called with
+// the lock.
+func (r *revoked) prune(now time.Time, theirs map[string]int64) {
 	old := now.Add(-maxTTL - time.Hour).Unix()
-	maps.DeleteFunc(keys, func(_ string, t int64) bool { return t < old })
-	if len(keys) <= maxRevoked {
-		return
+	maps.DeleteFunc(r.keys, func(k string, t int64) bool {
+		known := time.Hour // longer than it takes to write it, and to write it again after another hub did not know it
+		if _, held := theirs[k]; held {
+			known = maxTTL + revokedAhead + time.Hour
+		}
+		return t < old && now.Sub(r.since[k]) > known
+	})
+	if len(r.keys) > maxRevoked {
+		newest := int64(0)
+		for _, t := range r.keys {
+			newest = max(newest, t)
+		}
+		clear(r.keys)
+		r.raise(jwt.All, newest)
 	}
-	newest := int64(0)
-	for _, t := range keys {
-		newest = max(newest, t)
-	}
-	clear(keys)
-	keys[jwt.All] = newest
+	maps.DeleteFunc(r.since, func(k string, _ time.Time) bool { return r.keys[k] == 0 })
 }
 
 // lookup returns the account as the servers have it.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"maps"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -265,18 +266,49 @@ func TestRevokedBeforeStart(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
+	const long = maxTTL + revokedAhead + 2*time.Hour
+	var r revoked
+	r.init()
 	now := time.Now()
-	keys := map[string]int64{"old": now.Add(-maxTTL - 2*time.Hour).Unix(), "new": now.Unix()}
-	prune(keys, now)
-	if len(keys) != 1 || keys["new"] == 0 {
-		t.Error(keys)
+	theirs := map[string]int64{"old": now.Add(-long).Unix(), "heard of lately": now.Add(-long).Unix(), "new": now.Unix()}
+	for k, at := range theirs {
+		r.raise(k, at)
+	}
+	r.raise("removed by another hub", now.Add(-long).Unix())
+	r.raise("not written yet", now.Add(-long).Unix())
+	r.since["old"], r.since["new"], r.since["removed by another hub"] = now.Add(-long), now.Add(-long), now.Add(-2*time.Hour)
+	want := map[string]int64{"heard of lately": theirs["old"], "new": now.Unix(), "not written yet": theirs["old"]}
+	if r.prune(now, theirs); !maps.Equal(r.keys, want) {
+		t.Error(r.keys)
 	}
 	for i := range maxRevoked + 1 {
-		keys[string(rune(i+1000))] = now.Unix() - int64(i)
+		r.raise(string(rune(i+1000)), now.Unix()-int64(i))
 	}
-	prune(keys, now)
-	if len(keys) != 1 || keys[jwt.All] != now.Unix() {
-		t.Error(len(keys))
+	r.prune(now, theirs)
+	if len(r.keys) != 1 || r.keys[jwt.All] != now.Unix() || len(r.since) != 1 {
+		t.Error(len(r.keys), len(r.since))
+	}
+}
+
+// TestClockOfTheHubIsAhead: a hub that starts with a clock days ahead removes no revocation that
+// still matters.
+func TestClockOfTheHubIsAhead(t *testing.T) {
+	h := start(t, Config{})
+	n := newNode(t, h.Bus, "a")
+	at := time.Now().Add(-4 * maxTTL).Unix() // what is stamped now, seen from there
+	h.revoked.learn(&jwt.AccountClaims{Account: jwt.Account{Revocations: jwt.RevocationList{n.key: at}}})
+	if err := h.pushRevoked(t.Context(), h.sys(), true); err != nil {
+		t.Fatal(err)
+	}
+	// it begins anew and knows what the servers tell
+	h.revoked.mu.Lock()
+	h.revoked.init()
+	h.revoked.mu.Unlock()
+	for range 2 {
+		h.keepRevoked(t.Context())
+	}
+	if acc, err := h.lookup(t.Context(), h.sys()); err != nil || acc.Revocations[n.key] != at {
+		t.Error(acc.Revocations, err)
 	}
 }
 
