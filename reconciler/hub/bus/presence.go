@@ -61,7 +61,8 @@ type presence struct {
 	silent map[string]int // servers, by identifier: looks since one was heard
 	// ended are connections whose end was told, and when. Each subject has a goroutine of its
 	// own, so that an end may be heard before its beginning, and a count is older than what was
-	// heard while it came; no server uses an identifier twice.
+	// heard while it came; no server uses an identifier twice. One without a number is a server
+	// itself, with all its connections.
 	ended map[connID]time.Time
 }
 
@@ -215,12 +216,14 @@ func (p *presence) disconnectEvent(m *nats.Msg) {
 	}
 }
 
-// shutdownEvent forgets a server that ends, and its connections.
+// shutdownEvent forgets a server that ends, and its connections, also those that are only told of
+// after it.
 func (p *presence) shutdownEvent(m *nats.Msg) {
 	parts := strings.Split(m.Subject, ".")
 	if len(parts) == 4 {
 		p.mu.Lock()
 		delete(p.silent, parts[2])
+		p.ended[connID{server: parts[2]}] = time.Now()
 		p.mu.Unlock()
 		p.removeServer(parts[2])
 	}
@@ -239,9 +242,19 @@ func (p *presence) statsEvent(m *nats.Msg) {
 func (p *presence) heard(server string) (known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over(connID{server: server}) {
+		return true // said before its end
+	}
 	_, known = p.silent[server]
 	p.silent[server] = 0
 	return known
+}
+
+// over tells whether a connection has ended, be it with its server. It is called with the lock.
+func (p *presence) over(id connID) bool {
+	_, one := p.ended[id]
+	_, all := p.ended[connID{server: id.server}]
+	return one || all
 }
 
 // bury removes servers that have been silent for long, while the hub itself is connected. It is
@@ -264,6 +277,7 @@ func (p *presence) bury(connected bool) {
 	for _, id := range gone {
 		p.b.log.Warn("a server of the bus is gone", "id", id)
 		p.removeServer(id)
+		p.again() // a count that is under way may know of its nodes still; or it is only slow
 	}
 }
 
@@ -293,7 +307,7 @@ func (p *presence) add(id connID, c connection, live bool) {
 		p.mu.Unlock()
 		return
 	}
-	if _, over := p.ended[id]; over {
+	if p.over(id) {
 		p.mu.Unlock()
 		return
 	}

@@ -149,6 +149,40 @@ func TestEndIsHeardFirst(t *testing.T) {
 	}
 }
 
+// TestServerEndsDuringACount: what a server told before its end comes after it, and brings neither
+// its nodes back nor itself.
+func TestServerEndsDuringACount(t *testing.T) {
+	b, err := New(Config{Dir: t.TempDir(), Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.presence
+	known, late := connID{"S", 1}, connID{"S", 2}
+	p.add(known, connection{node: "a", key: "U"}, true)
+	p.heard("S")
+	p.shutdownEvent(&nats.Msg{Subject: "$SYS.SERVER.S.SHUTDOWN"})
+	for id, node := range map[connID]string{known: "a", late: "b"} {
+		p.add(id, connection{node: node, key: "U"}, false)
+	}
+	p.statsEvent(&nats.Msg{Subject: "$SYS.SERVER.S.STATSZ"})
+	if p.count() != 0 || len(p.alive()) != 0 {
+		t.Errorf("%d nodes at a server that has ended; servers: %v", p.count(), p.alive())
+	}
+	p.add(connID{"T", 1}, connection{node: "a", key: "U"}, false)
+	if p.count() != 1 {
+		t.Error("its node is not seen at another server")
+	}
+	// one that is only thought to be gone
+	p.heard("T")
+	for len(p.recount) > 0 {
+		<-p.recount
+	}
+	p.silent["T"] = maxSilent
+	if p.bury(true); p.count() != 0 || len(p.recount) != 1 {
+		t.Error("nodes:", p.count(), "counts to come:", len(p.recount))
+	}
+}
+
 // TestShortConnections needs no ghost of many that end as soon as they are there.
 func TestShortConnections(t *testing.T) {
 	h := start(t, Config{})
@@ -223,7 +257,7 @@ func TestServerThatEndsTakesItsNodes(t *testing.T) {
 		silence(maxSilent)
 		return p.count() == 0
 	})
-	// it is heard again, and nothing else tells of its nodes
+	// it is not gone, as is told by a count or by its next word
 	poll(t, "the node to be back", func() bool { return p.count() == 1 })
 }
 
