@@ -34,7 +34,14 @@ func (b *Bus) Bucket(ctx context.Context, name string, ttl time.Duration) (jetst
 	}
 	for patience := time.Second; ; patience *= 2 { // a cluster that starts has no leader yet, and does not answer
 		try, cancel := context.WithTimeout(ctx, patience)
-		kv, err := js.CreateOrUpdateKeyValue(try, c)
+		open := js.CreateOrUpdateKeyValue
+		if len(b.servers) > 0 && c.Replicas == 1 {
+			open = js.CreateKeyValue // another hub may put it on three servers meanwhile: it is not taken off two
+		}
+		kv, err := open(try, c)
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			kv, err = js.KeyValue(try, name)
+		}
 		if c.Replicas > 1 && tooFew(err) {
 			// one that is there stays where it is: a server may be away for a while
 			if kv, err = js.KeyValue(try, name); errors.Is(err, jetstream.ErrBucketNotFound) {

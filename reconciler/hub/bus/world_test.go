@@ -47,7 +47,9 @@ func start(t testing.TB, c Config, revoked ...string) *hub {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
-	c.Log = testLog(t)
+	if c.Log == nil {
+		c.Log = testLog(t)
+	}
 	b, err := New(c)
 	if err != nil {
 		t.Fatal(err)
