@@ -37,7 +37,7 @@ func (e *Enrol) makeBearer(node, publicKey string, expires time.Time) (string, e
 
 // Bearer tells which node a request is of: by "Authorization: Bearer", or by Basic with the
 // bearer as the password, as clients of registries send it. What is shown and does not count is
-// noted, unless it has merely expired.
+// noted, unless it has merely expired, or the hub cannot be sure that the key has left Git.
 func (e *Enrol) Bearer(r *http.Request) (node, publicKey string, err error) {
 	text, ok := bearerOf(r)
 	if !ok {
@@ -56,7 +56,9 @@ func (e *Enrol) Bearer(r *http.Request) (node, publicKey string, err error) {
 		return "", "", ErrBearer
 	}
 	if now, ok := e.known(c.Subject); !ok || now != c.Name {
-		e.rejects.add(r, true, eventPull, "reason", "key is not in Git", "node", c.Name, "key", c.Subject)
+		if e.sure() {
+			e.rejects.add(r, true, eventPull, "reason", "key is not in Git", "node", c.Name, "key", c.Subject)
+		}
 		return "", "", ErrRemoved
 	}
 	return c.Name, c.Subject, nil

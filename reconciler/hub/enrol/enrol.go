@@ -42,8 +42,8 @@ type Config struct {
 
 	Ready func() bool // whether what Git says is known; until then nobody is told to be unknown. nil: it is
 
-	// Behind tells that what Git says may have changed unheard: a key that is unknown here may be
-	// known to another hub, and is not told to be unknown. nil: it is not
+	// Behind tells that what Git says may have changed unheard: a key or guide that is unknown here
+	// may be known to another hub, and is not told to be unknown. nil: it is not
 	Behind func() bool
 
 	// What Git says now.
@@ -167,6 +167,10 @@ func (e *Enrol) RefusedPull(r *http.Request, attrs ...any) {
 
 // ready tells whether what Git says is known.
 func (e *Enrol) ready() bool { return e.c.Ready == nil || e.c.Ready() }
+
+// sure tells whether what Git says is known as it is now. A hub that is not sure gives no answer
+// that a node takes for the last word, and removes nothing that other hubs share.
+func (e *Enrol) sure() bool { return e.ready() && !e.c.Behind() }
 
 // known tells whose key it is by Git.
 func (e *Enrol) known(publicKey string) (node string, ok bool) {

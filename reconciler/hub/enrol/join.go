@@ -120,8 +120,9 @@ type refusal struct {
 func (r *refusal) Error() string { return r.reason }
 
 var (
-	errFull  = errors.New("full")
-	errFleet = errors.New("the hub does not know the fleet yet")
+	errFull   = errors.New("full")
+	errFleet  = errors.New("the hub does not know the fleet yet")
+	errBehind = errors.New("this hub does not hear the reconciler now, and what it knows of Git may be old")
 )
 
 func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
@@ -153,7 +154,7 @@ func (e *Enrol) serveJoin(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, errFull):
 		e.rejects.add(r, false, eventJoin, "reason", "full", "key", q.PublicKey)
 		problem(w, hubapi.Problem{Status: http.StatusConflict, Reason: hubapi.ReasonConflict, Detail: "no more nodes may join now: the guide's maxNodes, or too many requests are pending; the join token stays good"})
-	case errors.Is(err, errFleet):
+	case errors.Is(err, errFleet), errors.Is(err, errBehind):
 		unavailable(w, err.Error())
 	default:
 		e.log.Error("join", "key", q.PublicKey, "error", err)
@@ -198,6 +199,8 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, proof wire.JoinPro
 	}
 	guide, nodes, ok := e.c.Guide(t.Guide)
 	switch {
+	case !ok && !e.sure():
+		return "", errBehind
 	case !ok:
 		return "", &refusal{reason: "guide is not in Git: " + t.Guide}
 	case e.c.Now().After(t.Expires):
@@ -207,7 +210,9 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, proof wire.JoinPro
 	case t.Key != "" && t.Key != q.PublicKey:
 		return "", &refusal{reason: "used by " + t.Key}
 	}
-	if node, ok := e.known(q.PublicKey); ok {
+	if node, ok := e.known(q.PublicKey); ok && !e.sure() {
+		return "", errBehind
+	} else if ok {
 		return "", &refusal{reason: "key is in Git already, as node " + node}
 	}
 	if old, ok, err := e.pending.of(q.PublicKey); err != nil {
@@ -220,6 +225,8 @@ func (e *Enrol) join(ctx context.Context, q wire.JoinRequest, proof wire.JoinPro
 		room, ok := roomOf(guide, nodes)
 		over, known := e.pending.over(old, old.revision, room)
 		switch {
+		case (!ok || known && over) && !e.sure(): // another hub may know of more room
+			return "", errBehind
 		case !ok || known && over:
 			return "", errors.Join(errFull, e.pending.remove(ctx, old))
 		case !known:

@@ -326,6 +326,9 @@ func (p *pending) list() (waiting, done []request, err error) {
 
 // sweep removes what Git lists by now, and what has expired.
 func (e *Enrol) sweep(ctx context.Context) {
+	if !e.sure() { // a key that this hub takes for listed may have left Git and joined again
+		return
+	}
 	_, done, err := e.pending.list()
 	if err != nil {
 		return

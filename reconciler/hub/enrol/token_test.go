@@ -382,43 +382,6 @@ func TestBearerIsNoUserJWT(t *testing.T) {
 	}
 }
 
-// A hub that has not heard of the fleet yet tells nobody to be unknown.
-func TestHubThatKnowsNothingYet(t *testing.T) {
-	w := newWorld(t)
-	c := w.config()
-	ready := false
-	c.Ready = func() bool { return ready }
-	e, n := New(c), newNode(t)
-	if a := n.token(e); a.status != http.StatusServiceUnavailable {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-	ready = true
-	if a := n.token(e); a.problem().Type != wire.ProblemUnknownNode {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-}
-
-// A hub that does not hear what Git says tells no key to be unknown, nor to wait: another hub may
-// know it, which a node asks only if this one is at a loss.
-func TestHubThatIsBehind(t *testing.T) {
-	w := newWorld(t)
-	c := w.config()
-	behind := true
-	c.Behind = func() bool { return behind }
-	e, n := New(c), newNode(t)
-	if a := n.token(e); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-	w.setNode(n.public, "gw-1")
-	if a := n.token(e); a.status != http.StatusOK {
-		t.Errorf("a node that it does know: %d %s", a.status, a.body)
-	}
-	behind = false
-	if a := newNode(t).token(e); a.problem().Type != wire.ProblemUnknownNode {
-		t.Errorf("%d %s", a.status, a.body)
-	}
-}
-
 func TestTrustIsKeptForAMoment(t *testing.T) {
 	w := newWorld(t)
 	var asked int
