@@ -25,6 +25,8 @@ const (
 	// MaxLine is the most bytes of a line, for JSON writes some bytes as six: a longer one
 	// is none of ours.
 	MaxLine = 256 << 10
+
+	maxUnsaid = 16 // more of the same kind tell nothing new
 )
 
 // zero is the hash before the first line.
@@ -52,6 +54,11 @@ type Log struct {
 	size int64
 	bad  bool // what the file ends with is not known: open it anew first
 	lock *os.File
+	// unsaid is what the log has to tell of itself before anything else; it waits here while the
+	// disk takes nothing. Until all is said, gap holds that the log goes on from head, whatever
+	// the file ends with.
+	unsaid []string
+	gap    bool
 
 	mu   sync.Mutex
 	head Head
@@ -101,7 +108,7 @@ func Open(c Config) (*Log, error) {
 		return nil, fmt.Errorf("audit log %s: %w", c.Path, err)
 	}
 	l.lock = lock
-	if err := l.open(nil); err != nil {
+	if err := l.open(); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("audit log %s: %w", c.Path, err)
 	}

@@ -84,12 +84,10 @@ func (l *Log) steady() error {
 	}
 	l.f.Close()
 	l.bad = true // until it is open again
-	if why == "" {
-		return l.open(nil)
+	if why != "" {
+		l.distrust(why)
 	}
-	head := l.Head()
-	l.c.Log.Error("somebody else changed the audit log", "path", l.c.Path, "what", why, "seq", head.Seq, "head", head.Hash)
-	return l.open(&meddling{head, why})
+	return l.open()
 }
 
 // meddled tells what somebody else did to the file; empty: nothing that shows.
@@ -112,14 +110,23 @@ func (l *Log) meddled() (string, error) {
 	return "", nil
 }
 
-// meddling is what somebody else did to a log, and its head before that.
-type meddling struct {
-	head Head
-	what string
+// distrust notes what somebody else did, before anything can fail: what the file ends with is
+// none of the chain's.
+func (l *Log) distrust(what string) {
+	head := l.Head()
+	l.c.Log.Error("somebody else changed the audit log", "path", l.c.Path, "what", what, "seq", head.Seq, "head", head.Hash)
+	l.gap = true
+	l.note(fmt.Sprintf("somebody else changed the log: %s; it goes on behind entry %d, %s", what, head.Seq, head.Hash))
 }
 
-// open opens the file, finds the head and puts a torn end aside.
-func (l *Log) open(m *meddling) error {
+func (l *Log) note(text string) {
+	if len(l.unsaid) < maxUnsaid {
+		l.unsaid = append(l.unsaid, text)
+	}
+}
+
+// open opens the file, finds the head, puts a torn end aside and says what is unsaid.
+func (l *Log) open() error {
 	f, err := os.OpenFile(l.c.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -143,20 +150,19 @@ func (l *Log) open(m *meddling) error {
 			return err
 		}
 	}
-	var notes []string
-	if known := l.Head(); m == nil && known.Seq > head.Seq {
-		m = &meddling{known, "entries that were written are gone"}
+	known := l.Head()
+	if !l.gap && known.Seq > head.Seq {
+		l.distrust("entries that were written are gone")
 	}
-	if m != nil {
-		head = m.head
-		notes = append(notes, fmt.Sprintf("somebody else changed the log: %s; it goes on behind entry %d, %s", m.what, head.Seq, head.Hash))
+	if l.gap {
+		head = known
 	}
 	if torn := info.Size() - end; torn > 0 {
 		name := fmt.Sprintf("%s.torn-%d", l.c.Path, head.Seq+1)
 		if err := l.putAside(f, end, torn, name); err != nil {
 			return fmt.Errorf("put its torn end aside: %w", err)
 		}
-		notes = append(notes, fmt.Sprintf("the last %d bytes were no whole line, as a crash leaves them; they are kept in %s", torn, filepath.Base(name)))
+		l.note(fmt.Sprintf("the last %d bytes were no whole line, as a crash leaves them; they are kept in %s", torn, filepath.Base(name)))
 		l.c.Log.Warn("the audit log ended in a part of a line", "path", l.c.Path, "bytes", torn, "kept", name)
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(l.c.Path)); err != nil {
@@ -167,16 +173,24 @@ func (l *Log) open(m *meddling) error {
 	l.head = head
 	l.mu.Unlock()
 	l.c.Log.Info("audit log", "path", l.c.Path, "seq", head.Seq, "head", head.Hash)
-	for _, note := range notes {
-		line, next, err := encode(l.Head(), hubapi.AuditEntry{Operation: "audit", Outcome: hubapi.OutcomeNoted, Detail: note}, l.c.Now())
+	return l.say()
+}
+
+// say writes what is unsaid.
+func (l *Log) say() error {
+	for len(l.unsaid) > 0 {
+		line, next, err := encode(l.Head(), hubapi.AuditEntry{Operation: "audit", Outcome: hubapi.OutcomeNoted, Detail: l.unsaid[0]}, l.c.Now())
 		if err != nil {
 			return err
 		}
 		if err := l.put(line, next); err != nil {
-			l.bad = true // it is still to be said
+			_ = l.f.Truncate(l.size) // if only fsync failed, it would stand there twice
+			l.bad = true             // it is still to be said
 			return err
 		}
+		l.unsaid = l.unsaid[1:]
 	}
+	l.gap = false
 	return nil
 }
 
@@ -235,7 +249,7 @@ func (l *Log) rotate() error {
 	}
 	l.f.Close()
 	l.bad = true // until the new one is open
-	return l.open(nil)
+	return l.open()
 }
 
 // lastLine returns the head that the last whole line makes, and where it ends; 0 if there
