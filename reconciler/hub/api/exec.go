@@ -57,6 +57,11 @@ func exec(x *exchange, w http.ResponseWriter) error {
 	conn.SetReadLimit(maxMessage)
 	// in place of the server's own bound: messages have theirs
 	_ = hijack.conn.SetWriteDeadline(time.Now().AddDate(1, 0, 0))
+	// the library waits for a caller's close as long as a server that stops waits for its handlers
+	stopping := context.AfterFunc(x.r.Context(), func() {
+		time.AfterFunc(stopTime, func() { _ = hijack.conn.Close() })
+	})
+	defer stopping()
 
 	ctx, cancel := context.WithCancel(x.r.Context()) // hijacked: it ends with the server, not with the connection
 	var running sync.WaitGroup

@@ -1,10 +1,15 @@
 package api
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -98,4 +103,64 @@ func TestHubStops(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHubStopsAtACallerWhoStays holds that nobody delays the hub's stop: not even who answers all
+// pings and never a close.
+func TestHubStopsAtACallerWhoStays(t *testing.T) {
+	w := newWorld(t, opstest.Config{})
+	node := w.Join(t, "mu-1")
+	s, err := serve.Listen(serve.Config{Addr: "127.0.0.1:0", Handler: w.api, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	c, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET %s/nodes/mu-1/exec?app=web&command=cat&stdin=true HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
+		"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		Base, s.Addr(), opstest.Token("root"))
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(res, err)
+	}
+	stop()
+	var got []byte // the opcodes of its frames
+	for {
+		var head [2]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			break
+		}
+		size := int64(head[1])
+		if size == 126 {
+			var more [2]byte
+			if _, err := io.ReadFull(r, more[:]); err != nil {
+				break
+			}
+			size = int64(binary.BigEndian.Uint16(more[:]))
+		}
+		data := make([]byte, size)
+		if _, err := io.ReadFull(r, data); err != nil {
+			break
+		}
+		opcode := head[0] & 0xf
+		got = append(got, opcode)
+		if opcode == 9 { // a ping; the pong is masked by zeros
+			c.Write(append([]byte{0x8a, 0x80 | byte(size), 0, 0, 0, 0}, data...))
+		}
+	}
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	if !bytes.Contains(got, []byte{9, 8}) {
+		t.Errorf("its frames were %v: no close was asked for", got)
+	}
+	ended(t, node)
 }
