@@ -21,7 +21,7 @@ type counters struct {
 func (c *counters) init() {
 	c.reports = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_reports_total", Help: "Statuses of nodes taken."})
 	c.events = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_events_total", Help: "Events of nodes taken."})
-	c.restarts = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_instance_restarts_total", Help: "Restarts of containers, from one status of a node to the next."})
+	c.restarts = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_fleet_instance_restarts_total", Help: "Restarts of containers, from one status of a node to the next; at most 100 a status."})
 	c.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_fleet_reports_dropped_total", Help: "Statuses and events of nodes dropped."}, []string{"reason"})
 	for _, r := range []string{"unlisted", "flood", "oversized", "foreign", "malformed", "old", "full"} {
 		c.dropped.WithLabelValues(r)

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,6 +100,9 @@ func TestRestartsCounted(t *testing.T) {
 	send("the hub started anew", "gw-1", "b", 0, 0, 0)
 	send("and one restarts", "gw-1", "b", 1, 1, 0)
 	send("another node, too", "gw-2", "x", 3, 102)
+	send("a node that lies", "gw-2", "x", 3+maxRestarted, math.MaxInt32)
+	send("which begins anew", "gw-2", "x", 3+maxRestarted, 0)
+	send("and lies again, of two", "gw-2", "x", 3+2*maxRestarted, math.MaxInt32, math.MaxInt32)
 }
 
 // TestSilent holds that a node that never reported is none that is missed.

@@ -98,7 +98,11 @@ func (s *Store) Report(node string, data []byte) {
 	s.bump()
 }
 
-// restarted counts the restarts between two statuses of a node. An agent counts from zero when
+// maxRestarted bounds what one status adds to the restarts of the fleet: a node says of itself
+// what it likes, and 0 and 2,147,483,647 in turn would drown those of all others for good.
+const maxRestarted = 100
+
+// restarted counts the restarts between two statuses of a node, up to maxRestarted. An agent counts from zero when
 // it starts, and when it gets another version of an app. Of a container that is new it is not
 // known which restarts are.
 func restarted(older, newer *wire.Status) (n int) {
@@ -118,13 +122,13 @@ func restarted(older, newer *wire.Status) (n int) {
 			before, ok := was[key{newer.Apps[i].Name, c.Name}]
 			switch {
 			case ok && c.Restarts >= before:
-				n += c.Restarts - before
+				n += min(c.Restarts-before, maxRestarted)
 			case ok:
-				n += c.Restarts
+				n += min(c.Restarts, maxRestarted)
 			}
 		}
 	}
-	return n
+	return min(n, maxRestarted)
 }
 
 // Room for statuses in memory, bytes: large ones are refused when all together take more.
