@@ -405,49 +405,6 @@ func TestExec(t *testing.T) {
 	ended(t, node)
 }
 
-// TestExecSilence ends the command of who told that they are there and does not any more, and
-// of nobody else: who cannot tell stays, and so does who waits because the command takes no input.
-func TestExecSilence(t *testing.T) {
-	w := newWorld(t, opstest.Config{})
-	w.api.beat, w.api.silence = time.Millisecond, time.Second
-	node := w.Join(t, "mu-1")
-	quiet, _, err := w.dial(t, "editor", "app=web&command=cat&stdin=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stuck, _, err := w.dial(t, "editor", "app=web&command=stuck&stdin=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { // the last one waits until the test has ended
-		part := make([]byte, 1+wire.MaxInput)
-		for n := 0; n < 8<<20; n += wire.MaxInput {
-			if n == wire.MaxAhead && stuck.Write(t.Context(), websocket.MessageText, []byte("{}")) != nil ||
-				stuck.Write(t.Context(), websocket.MessageBinary, part) != nil {
-				return
-			}
-		}
-	}()
-	time.Sleep(2 * w.api.silence)
-	c, _, err := w.dial(t, "editor", "app=web&command=cat&stdin=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Write(t.Context(), websocket.MessageText, []byte("{}")); err != nil {
-		t.Fatal(err)
-	}
-	ended(t, node)
-	if len(node.Ended) > 0 {
-		t.Error("a command of who is there, or cannot tell, was ended")
-	}
-	if err := quiet.Write(t.Context(), websocket.MessageText, []byte(`{"eof":true}`)); err != nil {
-		t.Error(err)
-	}
-	if _, last := read(t, quiet); last.ExitCode == nil {
-		t.Errorf("%+v", last)
-	}
-}
-
 // TestExecRefused holds that nothing runs for who may not, or for a page of elsewhere.
 func TestExecRefused(t *testing.T) {
 	w := newWorld(t, opstest.Config{})
