@@ -26,7 +26,7 @@ import (
 func TestHubStopped(t *testing.T) {
 	b := newBed(t, 1)
 	began := time.Now()
-	restarting, done := make(chan struct{}), make(chan struct{})
+	running, restarting, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	defer close(done)
 	b.swarm(swarm.Config{Retry: time.Second, Granted: nodestate.Remote{Logs: true, Exec: true, Restart: true},
 		Logs: func(ctx context.Context, r wire.LogsRequest, w io.Writer) error {
@@ -40,6 +40,7 @@ func TestHubStopped(t *testing.T) {
 			return ctx.Err()
 		},
 		Exec: func(ctx context.Context, _ wire.ExecRequest, _ uplink.Terminal) (int, error) {
+			close(running)
 			<-ctx.Done()
 			return 0, ctx.Err()
 		},
@@ -77,7 +78,13 @@ func TestHubStopped(t *testing.T) {
 		ran <- err
 	}()
 	go func() { restarted <- c.Restart(t.Context(), "node-0", hubapi.RestartRequest{App: "app-0"}) }()
-	<-restarting
+	for _, asked := range []chan struct{}{running, restarting} {
+		select {
+		case <-asked:
+		case <-time.After(patience * time.Minute):
+			t.Fatal("the node is not asked for all of it")
+		}
+	}
 	b.until(time.Minute, "the log to begin", func() bool { return lines.Load() > 10 })
 
 	hub := b.hub

@@ -324,10 +324,13 @@ func TestCallerLeaves(t *testing.T) {
 	n.Silent.Store(true)
 	ctx, leave := context.WithCancel(t.Context())
 	go func() {
-		for len(n.Requests()) == 0 { // it tells nobody
-			time.Sleep(time.Millisecond)
+		defer leave()
+		for end := time.Now().Add(20 * time.Second); len(n.Requests()) == 0; time.Sleep(time.Millisecond) { // it tells nobody
+			if time.Now().After(end) {
+				t.Error("the node is not asked")
+				return
+			}
 		}
-		leave()
 	}()
 	_, err := w.Logs(ctx, w.Caller(t, "editor"), "mu-1", ops.LogOptions{App: "web"})
 	if p, ok := errors.AsType[*hubapi.Problem](err); !ok || p.Reason != hubapi.ReasonUnavailable || strings.Contains(p.Detail, "context") {
