@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"selvedge/test/env"
 )
@@ -44,6 +45,9 @@ func TestDemoInterrupted(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// a demo that hangs must not hold the test for ever; of its end the output tells
+	late := time.AfterFunc(10*time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) })
+	defer late.Stop()
 	said, asked := "", false
 	for s := bufio.NewScanner(out); s.Scan(); {
 		said += s.Text() + "\n"
