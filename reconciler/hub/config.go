@@ -45,6 +45,10 @@ type Config struct {
 	// AuthRate is how many a second are answered in all; bursts are five times as large. 0 means 1,000.
 	AuthRate int
 
+	// Doubt passes before a connected node that Git does not list is put out: the roster may be
+	// late. 0 means 3 s, and 90 s with BusServers, where another hub may have heard more.
+	Doubt time.Duration
+
 	Metrics string // host:port on loopback, or "": only on the one port, for those who see the platform
 	Log     *slog.Logger
 	// Now is the clock of what is told and of what expires, for tests; the bus and TLS have the

@@ -109,7 +109,7 @@ func (h *Hub) openBus() (err error) {
 	h.bus, err = bus.New(bus.Config{
 		Dir: h.path(BusDir), Servers: h.cfg.BusServers, CA: h.cfg.BusCA, Listen: h.cfg.BusListen,
 		TLS:     &tls.Config{GetCertificate: h.cert.Get, MinVersion: tls.VersionTLS12},
-		Allowed: h.mayStay,
+		Allowed: h.mayStay, Doubt: h.cfg.Doubt,
 		Twice: func(node string) {
 			h.status.Note(node, wire.Event{Time: h.cfg.Now(), Severity: "error", Reason: "TwoMachines",
 				Message: "two machines use this node's key: a copied disk, or a stolen key; give one of them a key of its own"})

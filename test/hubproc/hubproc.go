@@ -40,7 +40,8 @@ type Settings struct {
 	Reconciler      string // unix:PATH; see Feed
 	Bus             []string
 	BusCA           string
-	Clock           string // file that says by how much the hub's clock is ahead, as a Go duration; empty: it is right
+	Doubt           time.Duration // before a node that Git does not list is put out; 0: the product's
+	Clock           string        // file that says by how much the hub's clock is ahead, as a Go duration; empty: it is right
 }
 
 // Be is a hub until it is told to end, and exits, in a process that Start began; in any other
@@ -62,7 +63,7 @@ func be(text string) error {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return err
 	}
-	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler, BusServers: s.Bus, BusCA: s.BusCA,
+	cfg := hub.Config{DataDir: s.DataDir, Listen: s.Listen, URLs: s.URLs, Reconciler: s.Reconciler, BusServers: s.Bus, BusCA: s.BusCA, Doubt: s.Doubt,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	if s.Clock != "" {
 		cfg.Now = clock(s.Clock)

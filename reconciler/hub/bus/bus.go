@@ -51,6 +51,9 @@ type Config struct {
 	// it is not known what Git lists, and, with Servers, while that may be out of date: what it
 	// refuses is revoked, at all hubs.
 	Allowed func(node, publicKey string) bool
+	// Doubt passes before a connected node that is not allowed is revoked. 0 means 3 s, and 90 s
+	// with Servers.
+	Doubt time.Duration
 	// Twice is told of a node's key that two machines use: a clone, or a stolen key.
 	Twice func(node string)
 	Log   *slog.Logger // nil: slog.Default()
@@ -109,6 +112,12 @@ func New(c Config) (*Bus, error) {
 	}
 	if c.Twice == nil {
 		c.Twice = func(string) {}
+	}
+	if c.Doubt == 0 {
+		c.Doubt = doubtTime
+		if len(c.Servers) > 0 {
+			c.Doubt = sharedDoubtTime
+		}
 	}
 	if c.Listen != "" && c.TLS == nil {
 		return nil, fmt.Errorf("bus: listen on %s: nodes connect over TLS only; give a certificate", c.Listen)

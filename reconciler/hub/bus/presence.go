@@ -67,11 +67,7 @@ type presence struct {
 }
 
 func newPresence(b *Bus) *presence {
-	doubt := doubtTime
-	if len(b.servers) > 0 {
-		doubt = sharedDoubtTime
-	}
-	return &presence{b: b, doubt: doubt, recount: make(chan struct{}, 1),
+	return &presence{b: b, doubt: b.cfg.Doubt, recount: make(chan struct{}, 1),
 		conns: map[connID]*connection{}, nodes: map[string][]connID{}, taken: contests{}, silent: map[string]int{}, ended: map[connID]time.Time{}}
 }
 
