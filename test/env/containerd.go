@@ -154,7 +154,30 @@ func (d *Daemon) Halt() error {
 }
 
 // Freeze stops the daemon alone where it is, until Thaw: it takes connections and answers nothing.
-func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
+func (d *Daemon) Freeze() error {
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if stopped(d.cmd.Process.Pid) { // some of its threads answer still for a moment
+			return nil
+		}
+	}
+	return errors.New("the daemon does not stop where it is")
+}
+
+// stopped tells whether all threads of a process are, see proc_pid_stat(5).
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, t := range threads {
+		b, rerr := os.ReadFile(t)
+		_, state, _ := strings.Cut(string(b), ") ") // behind the program's name
+		if rerr != nil || !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
+}
 
 // Thaw lets a frozen daemon go on.
 func (d *Daemon) Thaw() error { return d.cmd.Process.Signal(syscall.SIGCONT) }
