@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"selvedge/test/env"
 )
@@ -318,4 +319,10 @@ func (p *person) shot(name string) {
 	if want := strings.HasSuffix(name, "dark"); dark != want {
 		p.t.Errorf("%s: the ground is %x %x %x", name, r>>8, g>>8, bl>>8)
 	}
+}
+
+// press presses a button, or follows a link, by key. The mouse can miss one: a page moves when its
+// live parts come.
+func press[S chromedp.Selectable](sel S) chromedp.Action[chromedp.Void] {
+	return chromedp.SendKeys(sel, kb.Enter)
 }

@@ -51,7 +51,7 @@ func signIn(t *testing.T) {
 	if !p.truth(`document.cookie === ""`) {
 		t.Error("a script can read the session")
 	}
-	p.run(chromedp.Click(".who button"))
+	p.run(press(".who button"))
 	p.sees("h1", "Sign in")
 	p.visit("/")
 	p.sees("h1", "Sign in")
@@ -144,12 +144,12 @@ func fleet(t *testing.T) {
 	p.sees(".pending", code)
 	p.sees(".cmd", "selvedge node approve "+code)
 	p.sees(".pending", "lab-pc-<b>4</b>")
-	p.run(chromedp.Click(chromedp.CSS(`.pending button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")), chromedp.Click(chromedp.CSS(".confirm:popover-open .danger")))
+	p.run(press(chromedp.CSS(`.pending button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")), press(chromedp.CSS(".confirm:popover-open .danger")))
 	p.sees("#notices", "Rejected")
 	p.sees(".empty", "No machine waits")
 
 	p.visit("/changes")
-	p.run(chromedp.Click(`//a[contains(., "Limit the camera")]`))
+	p.run(press(`//a[contains(., "Limit the camera")]`))
 	p.sees("#part-detail", "line1-gw-03")
 	p.sees("#part-detail", "failed")
 	p.visit("/events?severity=error")
@@ -176,21 +176,21 @@ func node(t *testing.T) {
 		t.Error("what is in a cell of an instance reaches into the next one")
 	}
 
-	p.run(chromedp.Click(chromedp.CSS(`tr:nth-child(2) [data-log-open]`)))
+	p.run(press(chromedp.CSS(`tr:nth-child(2) [data-log-open]`)))
 	p.sees("[data-log-lines]", "INFO camera/uploader")
 	p.sees("[data-log-lines]", "live line 5")
 	p.sees("[data-log-lines]", "<b>not bold</b>")
 	p.misses("[data-log-lines]", "[31m")
 	p.awaits(`(b => b.scrollTop + b.clientHeight > b.scrollHeight - 40)(document.querySelector("[data-log-lines]"))`)
 	p.shot("node-log-light")
-	p.run(chromedp.Click("[data-log-start]"))
+	p.run(press("[data-log-start]"))
 	p.sees("[data-log-state]", "Stopped")
 
-	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")))
+	p.run(press(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")))
 	p.shot("node-confirm-light")
-	p.run(chromedp.Click(chromedp.CSS(`.confirm:popover-open [popovertargetaction=hide]`)))
+	p.run(press(chromedp.CSS(`.confirm:popover-open [popovertargetaction=hide]`)))
 	p.awaits(`document.querySelector(".confirm:popover-open") === null`)
-	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")), chromedp.Click(chromedp.CSS(".confirm:popover-open .danger")))
+	p.run(press(chromedp.CSS(`#part-apps tr:first-child button[popovertarget]`)), chromedp.WaitVisible(chromedp.CSS(".confirm:popover-open")), press(chromedp.CSS(".confirm:popover-open .danger")))
 	p.sees("#notices", "was restarted")
 	p.shot("node-restarted-light")
 	select {

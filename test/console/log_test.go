@@ -32,7 +32,7 @@ func logOfWhatComes(t *testing.T) {
 		return s
 	}, "line1-gw-01")
 	p.sees("#part-apps", "uploader")
-	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:nth-child(2) [data-log-open]`)))
+	p.run(press(chromedp.CSS(`#part-apps tr:nth-child(2) [data-log-open]`)))
 	p.sees("[data-log-lines]", "INFO camera/uploader")
 	more.Store(true)
 	p.awaits(`[...document.querySelector("[data-log-source]").options].some(o => o.value.includes("before"))`)
@@ -53,9 +53,9 @@ func reading(t *testing.T) {
 	p.signIn("ana", "/nodes/line1-gw-03")
 	p.sees("#part-apps", "uploader")
 	p.awaits(`document.readyState === "complete"`)
-	p.run(chromedp.Click("#failed-here summary"))
+	p.run(press("#failed-here summary"))
 	p.awaits(`document.querySelector("#failed-here").open`)
-	p.run(chromedp.Click(chromedp.CSS(`#part-apps tr:nth-child(2) [data-log-open]`)))
+	p.run(press(chromedp.CSS(`#part-apps tr:nth-child(2) [data-log-open]`)))
 	p.sees("[data-log-lines]", "live line 5")
 	if !p.truth(`document.querySelector("[data-log-follow]").checked`) {
 		t.Error("the log is not followed")
