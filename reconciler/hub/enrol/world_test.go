@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -45,6 +46,21 @@ type world struct {
 
 func newWorld(t testing.TB) *world { t.Helper(); return newCluster(t, 1) }
 
+// listen takes a port below those that connections get by themselves: nobody takes it meanwhile.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	var last error
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12000+rand.N(20000)))
+		if err == nil {
+			return l
+		}
+		last = err
+	}
+	t.Fatal(last)
+	return nil
+}
+
 // newCluster is a world with several NATS servers, each of which keeps everything.
 func newCluster(t testing.TB, servers int) *world {
 	t.Helper()
@@ -58,16 +74,17 @@ func newCluster(t testing.TB, servers int) *world {
 	}}
 	var routes []*url.URL // all must know all before they start
 	var ports []int
+	var free []net.Listener // closed when all have one
 	if servers > 1 {
 		for range servers {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := listen(t)
+			free = append(free, l)
 			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 			routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-			l.Close()
 		}
+	}
+	for _, l := range free {
+		l.Close()
 	}
 	var all []*server.Server
 	for i := range servers {
