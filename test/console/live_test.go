@@ -69,10 +69,12 @@ func filterFails(t *testing.T) {
 	stop := p.meddle(`*/nodes\?*`, p.refused)
 	p.visit("/nodes")
 	p.awaits(`document.readyState === "complete"`)
+	p.run(chromedp.Evaluate[chromedp.Void](`window.failures = 0; document.addEventListener("htmx:error", () => failures++); void 0`))
 	p.calmly(func() {
 		p.run(chromedp.SetValue("select[name=status]", "Unknown"))
 		p.sees("#notices", "no answer of the hub")
 		p.run(chromedp.SetValue("select[name=status]", "Ready"))
+		p.awaits(`failures >= 2`)
 		p.awaits(`document.querySelectorAll("#notices [data-notice]").length === 1`)
 		stop()
 	})
