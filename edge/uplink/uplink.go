@@ -49,7 +49,7 @@ type Config struct {
 	Tokens  *auth.Keeper
 	Sign    func([]byte) ([]byte, error) // with the key that the tokens are for
 	Status  func() wire.Status           // all but node, epoch, number and time
-	Granted func() nodestate.Remote      // by the verified state that is being run
+	Granted func() nodestate.Remote      // by the state that is being run and the newest verified one, both
 	Hands   Hands
 	Notice  func(wire.Notice) // there may be something new; must not block
 	Linked  func(up bool)     // the connection came or went; must not block
